@@ -1,0 +1,56 @@
+# Needs: python3 (>= 3.11) with venv, make, git. On a bare Debian or Ubuntu: apt install make python3-venv git
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+UV_VERSION := 0.13.9
+STAMP := $(VENV)/.installed
+IMAGES ?=
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+# `make -f /elsewhere/Makefile` and `make -C` must both work from any path.
+ifneq ($(abspath $(CURDIR))/,$(ROOT))
+$(error run it as: make -C $(ROOT) $(MAKECMDGOALS))
+endif
+
+.PHONY: help setup demo test check bench wheel clean
+
+help:
+	@echo "make demo [IMAGES=folder]  train, measure and reload a small EvoTok; writes runs/demo/report.html"
+	@echo "make test                  the whole test suite"
+	@echo "make check                 ruff, pyright, import contracts"
+	@echo "make bench                 speed ratios, side by side in one run; writes runs/bench"
+	@echo "make wheel                 dist/*.whl"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing. Try: apt install python3 python3-venv"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "the venv module is incomplete. Try: apt install python3-venv"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(UV) || $(BIN)/python -m pip install -q uv==$(UV_VERSION)
+	@$(UV) pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/mmzoo demo $(if $(IMAGES),--images "$(IMAGES)")
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+check: $(STAMP)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+	@$(BIN)/python -m pytest tests/test_architecture.py
+
+bench: $(STAMP)
+	@$(BIN)/python -m tests.benchmarks
+
+wheel: $(STAMP)
+	@$(UV) build --wheel --python $(BIN)/python
+
+clean:
+	rm -rf runs dist .pytest_cache .ruff_cache .hypothesis

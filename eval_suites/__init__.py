@@ -1,0 +1,1 @@
+"""Evaluation suites: one folder a protocol. No suite has moved in yet."""

@@ -1,0 +1,1 @@
+"""Loading from, saving to and describing Hugging Face model folders."""

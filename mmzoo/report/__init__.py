@@ -1,0 +1,1 @@
+"""Run reports: one offline HTML file."""

@@ -1,0 +1,1 @@
+"""Vision-language models: one folder a family. No family has moved in yet."""

@@ -1,0 +1,119 @@
+"""EvoTok's configuration: flat, so that a YAML line names what it changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig, SiglipVisionConfig
+
+from mmzoo.errors import InputError, suggestion
+
+GROUPNORM_GROUPS = 32
+
+
+class EvoTokConfig(PretrainedConfig):
+    """Sizes of the tokenizer (spec section 1). Defaults are the published `siglip2-256` model.
+
+    Images are (B, 3, H, W) in [-1, 1]; the token grid is (H // patch_size, W // patch_size).
+    """
+
+    model_type = "evotok"
+
+    image_size: int = 256  #: px, the size that the position tables are made for; other sizes interpolate them
+    patch_size: int = 16  #: px
+    output_size: int | None = None  #: px, bicubic target of the decoded image; None = the size of the input
+    # Shared encoder (SigLIP vision transformer)
+    encoder_width: int = 1024
+    encoder_layers: int = 24
+    encoder_heads: int = 16
+    encoder_mlp_width: int = 4096
+    encoder_activation: str = "gelu_pytorch_tanh"
+    encoder_layernorm_eps: float = 1e-6
+    encoder_feature_index: int = -2  #: index into [embeddings, layer 1, ..., layer n]; -2 = penultimate layer
+    slim: bool = False  #: leave out the layers after the tap; they never run, but official export needs them
+    # Residual quantizer
+    latent_dim: int = 32
+    codebook_size: int = 32768
+    pixel_levels: int = 4  #: partial sum that is decoded to pixels
+    semantic_levels: int = 16  #: partial sum that is decoded to semantics
+    quantizer_mode: str = "corrected"  #: "faithful" learns its tables exactly as the authors' code does
+    vq_warmup: int = 0  #: steps; only read in faithful mode (0 = sums never learn, the authors' default)
+    restart_unused_codes: bool = True
+    ema_decay: float = 0.99
+    ema_eps: float = 1e-5
+    kmeans_init: bool = False  #: start each table from k-means of the first batch (corrected mode)
+    # Pixel decoder (VQGAN), multipliers from the finest to the coarsest stage
+    pixel_decoder_base_channels: int = 128
+    pixel_decoder_channel_multipliers: list[int] | tuple[int, ...] = (1, 1, 2, 2, 4)
+    pixel_decoder_res_blocks: int = 2  #: per stage; the decoder has one more
+    pixel_decoder_z_channels: int = 256
+    # Semantic decoder (BEiT-style transformer)
+    semantic_width: int = 1024
+    semantic_blocks: int = 3
+    semantic_heads: int = 12  #: head width is floor(width / heads), so the inner width may shrink
+    semantic_mlp_ratio: int = 4
+    semantic_layernorm_eps: float = 1e-6
+    semantic_out_width: int = 1024  #: width of the teacher's features
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.pixel_decoder_channel_multipliers = list(self.pixel_decoder_channel_multipliers)
+        super().__post_init__(**kwargs)
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if self.quantizer_mode not in ("corrected", "faithful"):
+            raise InputError(f"quantizer_mode is {self.quantizer_mode!r}. Use 'corrected' or 'faithful'.")
+        if self.encoder_width % self.encoder_heads:
+            raise InputError(f"encoder_width {self.encoder_width} is not a multiple of encoder_heads {self.encoder_heads}.")
+        channels = [self.pixel_decoder_base_channels * m for m in self.pixel_decoder_channel_multipliers]
+        if any(count % GROUPNORM_GROUPS for count in channels):
+            raise InputError(f"pixel decoder widths {channels} must be multiples of {GROUPNORM_GROUPS} (GroupNorm groups).")
+        if min(self.pixel_levels, self.semantic_levels) < 1:
+            raise InputError("pixel_levels and semantic_levels must be at least 1.")
+        if not 0 < self.encoder_depth_run <= self.encoder_layers:
+            raise InputError(f"encoder_feature_index {self.encoder_feature_index} does not name a layer; use -2.")
+
+    @property
+    def levels(self) -> int:
+        """Number of residual levels = number of codebooks."""
+        return max(self.pixel_levels, self.semantic_levels)
+
+    @property
+    def grid_size(self) -> int:
+        """Tokens per side at `image_size`; the stride drops the remainder."""
+        return self.image_size // self.patch_size
+
+    @property
+    def upsampling(self) -> int:
+        """Pixels per token side that the pixel decoder produces."""
+        return 2 ** (len(self.pixel_decoder_channel_multipliers) - 1)
+
+    @property
+    def encoder_depth_run(self) -> int:
+        """How many encoder layers run: those up to the tapped one."""
+        return (self.encoder_layers + 1 + self.encoder_feature_index) if self.encoder_feature_index < 0 else (
+            self.encoder_feature_index
+        )
+
+    def encoder_config(self) -> SiglipVisionConfig:
+        """The transformers configuration of the shared encoder."""
+        return SiglipVisionConfig(
+            hidden_size=self.encoder_width,
+            num_hidden_layers=self.encoder_layers,
+            num_attention_heads=self.encoder_heads,
+            intermediate_size=self.encoder_mlp_width,
+            hidden_act=self.encoder_activation,
+            layer_norm_eps=self.encoder_layernorm_eps,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            attn_implementation=self._attn_implementation or "sdpa",
+        )
+
+
+def checked_config(values: dict[str, Any], where: str) -> EvoTokConfig:
+    """An EvoTokConfig from plain values. transformers accepts any key silently, so unknown ones are refused here."""
+    known = [name for name in EvoTokConfig.__annotations__ if not name.startswith("_")]
+    for name in values:
+        if name not in known:
+            raise InputError(f"{where}: {name!r} is not a setting of EvoTok.{suggestion(name, known)}")
+    return EvoTokConfig(**values)

@@ -1,8 +1,9 @@
 """Image bytes -> uint8 (H, W, 3) RGB, by rules that are written down once, each counted when it applies.
 
-EXIF orientation is applied; alpha is dropped (or laid on white); grey is replicated; CMYK goes through Pillow; 16-bit
-values lose their low byte (never Pillow's clipping convert); of an animation the first frame counts. The pixel limit is
-checked from the header, before anything is decoded. The format is found from the content, out of a short list. No pickle.
+EXIF orientation is applied; alpha is dropped (or laid on white); grey is replicated; CMYK goes through Pillow;
+16-bit values lose their low byte (never Pillow's clipping convert); of an animation the first frame counts. The pixel
+limit is checked from the header, before anything is decoded. The format is found from the content, out of a short
+list. There is no pickle.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp", "GIF": "gif"}
 EXIF_ORIENTATION = 0x0112
 # What Pillow raises on damaged files, found in its plugins; programming errors of ours are not caught by it.
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _oriented(pixels: np.ndarray, orientation: int, counts: Counter[str], applied: int = 1) -> np.ndarray:
-    """Pixels turned as EXIF asks (orientations 1 to 8), unless that was `applied` already; always contiguous, writable."""
+    """Pixels turned as EXIF asks (1 to 8), unless that was `applied` already; contiguous and writable."""
     counts["exif_oriented"] += int(orientation != 1)
     if orientation != applied:
         if orientation >= 5:
@@ -169,7 +173,7 @@ def _rgb(image: Image.Image, rules: DecodeRules, counts: Counter[str]) -> Image.
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
-    """The high byte of each 16-bit grey value, as Pillow itself does for 16-bit colour; a transparent value as alpha."""
+    """The high byte of each 16-bit grey value, as Pillow does for 16-bit colour; a transparent value as alpha."""
     values = np.asarray(image)
     grey = Image.fromarray((values >> 8).astype(np.uint8))
     transparent = image.info.get("transparency")

@@ -1,11 +1,11 @@
 """The side index of a shard folder: where each sample lies, to which split it belongs, and what the tars must be.
 
-`index/index.json` (schema version, source, sha256, size and samples of each tar, splits, build arguments, sha256 of each
-array) and one `.npy` a column, opened with memory mapping:
+`index/index.json` (schema version, source, sha256, size and samples of each tar, splits, build arguments, sha256 of
+each array) and one `.npy` a column, opened with memory mapping:
 
     shard int32 (N,) | offset, size int64 (N, F) | key_hash uint64 (N,) | split uint8 (N,) | width, height int32 (N,)
 
-N samples, F fields (`fields` in index.json: the member roles in column order, e.g. image, json). Rows are sorted by key.
+N samples, F fields (`fields` in index.json: the members in column order, e.g. image, json). Rows are sorted by key.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ def key_hash(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
+def key_in_header(header: bytes) -> str:
+    """The key in a member's tar header: its name up to the first dot."""
+    return header[:100].split(b"\0")[0].decode("ascii", "replace").partition(".")[0]
+
+
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a whole file."""
     with path.open("rb") as file:
@@ -39,7 +44,7 @@ def file_sha256(path: Path) -> str:
 
 
 def probe(path: Path) -> str:
-    """sha256 (hex) of 16 blocks spread over a file: enough to see that it is another file, without reading all of it."""
+    """sha256 (hex) of 16 blocks spread over a file: enough to see that it is another one, without reading it all."""
     digest = hashlib.sha256()
     last = max(0, path.stat().st_size - PROBE_BYTES)
     with path.open("rb") as file:
@@ -52,7 +57,7 @@ def probe(path: Path) -> str:
 def write_index(
     folder: Path, description: Mapping[str, Any], shards: Sequence[ShardFile], columns: Mapping[str, np.ndarray]
 ) -> str:
-    """Writes `folder/index/` for finished shards and returns its identity. `description`: source, fields, splits, ..."""
+    """Writes `folder/index/` for finished shards, returns its identity. `description`: source, fields, splits, ..."""
     target = folder / INDEX_FOLDER
     target.mkdir()
     listed = {}
@@ -176,8 +181,7 @@ class ShardIndex:
         path, offset, _ = self.place(row, self.fields[0])
         with path.open("rb") as file:
             file.seek(offset - BLOCK)
-            name = file.read(100)
-        return name.split(b"\0")[0].decode("ascii", "replace").partition(".")[0]
+            return key_in_header(file.read(BLOCK))
 
     def find(self, key: str) -> int | None:
         """Row of a key, or None."""

@@ -34,7 +34,8 @@ def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generato
 class Ledger:
     """Rows of an index in the order in which training sees them.
 
-    `rows`: int64 (n,), at least one. `shuffle=False` keeps their order in every epoch. A batch may cross an epoch border.
+    `rows`: int64 (n,), at least one. `shuffle=False` keeps their order in every epoch. A batch may cross the border of
+    an epoch.
     """
 
     def __init__(self, rows: np.ndarray, seed: int, shuffle: bool = True) -> None:
@@ -69,6 +70,6 @@ class Ledger:
 
 
 def rank_window(start: int, stop: int, rank: int, ranks: int) -> tuple[int, int]:
-    """The part of the global batch [start, stop) that `rank` reads; the parts tile it in rank order, sizes within one."""
+    """The part of the global batch [start, stop) that `rank` reads; parts tile it in rank order, equal within one."""
     size = stop - start
     return start + rank * size // ranks, start + (rank + 1) * size // ranks

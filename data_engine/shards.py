@@ -1,7 +1,7 @@
 """Writes plain webdataset tars, `shard-000000.tar`, ...: for each sample `<key>.<ext>` members that lie together.
 
-Keys are `[a-z0-9_-]+`: readers of webdataset cut a name at its first dot, so a dotted key would merge samples. They come
-sorted and once. The bytes depend on the samples only (USTAR, time 0, owner 0), so equal input makes equal shards.
+Keys are `[a-z0-9_-]+`: readers of webdataset cut a name at its first dot, so a dotted key would merge samples. They
+come sorted and once. The bytes depend on the samples only (USTAR, time 0, owner 0), so equal input makes equal shards.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ShardWriter:
     def add(self, key: str, members: Mapping[str, bytes]) -> list[MemberPlace]:
         """Appends one sample, `members` = {extension: bytes}; returns where each member's bytes lie.
 
-        ValueError: a key that is malformed, repeated or out of order, an empty member (the caller's fault, not the user's).
+        ValueError (the caller's fault, not the user's): a key malformed, repeated or out of order; an empty member.
         """
         if not KEY_PATTERN.fullmatch(key) or len(key) > MAX_KEY:
             raise ValueError(f"key {key!r}: 1 to {MAX_KEY} of a-z 0-9 _ - are allowed, dots are not")

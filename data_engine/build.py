@@ -1,4 +1,4 @@
-"""`mmzoo data build images SRC DST`: a folder of images becomes webdataset shards with an index, whole or not at all."""
+"""`mmzoo data build images SRC DST`: a folder of images becomes webdataset shards with an index, or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a folder of images to a shard folder with its index: one pass over the files, then the splits, then the index."""
+"""From a folder of images to a shard folder with its index: one pass over the files, then splits, then index."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class BuildSummary:
 
 @dataclass(slots=True)
 class _Collected:
-    """What one pass over the files leaves behind, in the order of the keys; the image bytes are in the shards by now."""
+    """What one pass over the files leaves, in the order of the keys; the image bytes are in the shards by now."""
 
     images: list[ImageFile] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -185,10 +185,8 @@ def _split(
     if pattern and not any(pattern.search(path) for path in paths):
         raise InputError(f"--group {settings.group!r} matches no image path, for example not {paths[0]!r}")
     groups = [group_of(path, pattern) for path in paths]
-    if listed is None:
-        splits = split_by_hash(groups, _val_fraction(settings))
-    else:
-        splits = split_by_file(paths, listed, files)
+    by_hash = listed is None
+    splits = split_by_hash(groups, _val_fraction(settings)) if by_hash else split_by_file(paths, listed, files)
     return splits, check_leaks(paths, groups, [image.sha256 for image in collected.images], splits)
 
 

@@ -35,7 +35,7 @@ class LoaderSettings:
     `index`: the shard folder. `global_batch`: samples a step over all ranks; it must divide by `ranks`. `passes`: how
     often to read the rows, then end with a short batch (None: for ever, or `steps`). `start_position`: of the whole
     sequence, all ranks together. `cache_mb`: MiB of decoded images kept on this rank, shared out among its workers.
-    `background`: see DecodeRules.
+    `background`: see DecodeRules. `pin_memory`: for copies to a GPU.
     """
 
     index: Path | str
@@ -50,6 +50,7 @@ class LoaderSettings:
     start_position: int = 0
     cache_mb: int = 0
     background: Literal["white"] | None = None
+    pin_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class PositionDataset(Dataset[Batch]):
 
 
 class ShardLoader(DataLoader[Batch]):
-    """A DataLoader that turns a BrokenBatch back into the InputError that the user should read, without worker noise."""
+    """A DataLoader that turns a BrokenBatch back into the InputError for the user, without the noise of workers."""
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for batch in super().__iter__():
@@ -141,8 +142,8 @@ def make_loader(settings: LoaderSettings, transform: Transform, steps: int | Non
     """The loader of one rank; its batches are described in records.py.
 
     `transform(sample, random)` gets a Sample and a generator that depends on (seed, epoch, position) only, and returns
-    arrays, tensors, numbers or strings. `steps`: number of batches; with neither steps nor passes the loader is endless.
-    A batch holds floor or ceil of (samples of the step / ranks); only the last one of `passes` may be short, even empty.
+    arrays, tensors, numbers or strings. `steps`: number of batches; with neither steps nor passes the loader is
+    endless. A batch holds global_batch / ranks samples; only the last one of `passes` may be shorter, even empty.
     InputError: no such split, an empty one, a global batch that does not divide by the ranks, a sample that fails.
     """
     _check(settings, steps)
@@ -156,6 +157,7 @@ def make_loader(settings: LoaderSettings, transform: Transform, steps: int | Non
         collate_fn=_already_collated,
         num_workers=settings.workers,
         persistent_workers=settings.workers > 0,
+        pin_memory=settings.pin_memory,
         # Otherwise each new iterator would draw its workers' seed from the global generator, and so move it.
         generator=torch.Generator().manual_seed(settings.seed),
     )
@@ -170,23 +172,22 @@ def collate(samples: list[Batch]) -> Batch:
     for sample in samples:
         if sample.keys() != first.keys():
             odd = min(sample.keys() ^ first.keys())
-            raise ValueError(
-                f"{odd!r} is not in every sample of the batch: {first['sample_ids']}, {sample['sample_ids']}"
-            )
+            raise ValueError(f"{odd!r} is not in both {first['sample_ids']} and {sample['sample_ids']}")
     return {key: _stack(key, [sample[key] for sample in samples]) for key in first}
 
 
 def _stack(key: str, values: list[Any]) -> torch.Tensor | list[str]:
     if isinstance(values[0], str):
         return values
-    tensors = [value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value)) for value in values]
-    shapes = {tuple(tensor.shape) for tensor in tensors}
+    shapes = {tuple(np.shape(value)) for value in values}
     if len(shapes) > 1:
         raise ValueError(f"the transform made {key!r} in several shapes, which do not stack: {sorted(shapes)}")
-    return torch.stack(tensors)
+    if isinstance(values[0], torch.Tensor):
+        return torch.stack(values)
+    return torch.from_numpy(np.stack(values))
 
 
-def _already_collated(batch: Batch | BrokenBatch) -> Batch | BrokenBatch:
+def _already_collated(batch: Any) -> Any:
     return batch
 
 

@@ -47,11 +47,9 @@ class DecodeRules:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What an image says of itself before it is decoded. `width`, `height` in px after EXIF orientation."""
+    """What an image says of itself: `format` as in EXTENSIONS, `mode` of the stored pixels in Pillow's words."""
 
     format: str
-    width: int
-    height: int
     mode: str
 
 
@@ -65,12 +63,9 @@ def looks_like_image(start: bytes) -> bool:
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Format, size and mode of an image, without decoding it. InputError: not an image we read, or too many pixels."""
+    """Format and mode of an image, without decoding it. InputError: not an image we read, or too many pixels."""
     image = _open(data, max_pixels)
-    width, height = image.size
-    if _orientation(image) >= 5:
-        width, height = height, width
-    return ImageHeader(_format(image), width, height, image.mode)
+    return ImageHeader(_format(image), image.mode)
 
 
 def decode_image(data: bytes, rules: DecodeRules | None = None, counts: Counter[str] | None = None) -> np.ndarray:
@@ -82,18 +77,14 @@ def decode_image(data: bytes, rules: DecodeRules | None = None, counts: Counter[
     counts = Counter() if counts is None else counts
     image = _open(data, rules.max_pixels)
     counts["decoded"] += 1
-    orientation = _orientation(image)
     if rules.fast and image.format == "JPEG" and image.mode == "RGB":
         pixels = _torchvision_jpeg(data)
         if pixels is not None:
-            return _oriented(pixels, orientation, counts)
+            return _oriented(pixels, _orientation(image), counts)
     try:
-        pixels = np.asarray(_rgb(image, rules, counts))
+        return _pillow_pixels(image, rules, counts)
     except DAMAGE as fault:
         raise InputError(f"damaged or truncated {_format(image)}: {_one_line(fault)}") from None
-    # A TIFF is turned by Pillow itself while it loads, which removes the tag.
-    applied = orientation if image.format == "TIFF" else 1
-    return _oriented(pixels, orientation, counts, applied)
 
 
 @contextmanager
@@ -136,24 +127,29 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _oriented(pixels: np.ndarray, orientation: int, counts: Counter[str], applied: int = 1) -> np.ndarray:
-    """Pixels turned as EXIF asks (1 to 8), unless that was `applied` already; contiguous and writable."""
+def _pillow_pixels(image: Image.Image, rules: DecodeRules, counts: Counter[str]) -> np.ndarray:
+    counts["first_frame"] += int(getattr(image, "n_frames", 1) > 1)
+    counts["sixteen_bit"] += int(";16" in str(getattr(image, "tile", "")))
+    if image.format == "TIFF":  # Pillow turns it while loading, and then removes the tag
+        counts["exif_oriented"] += int(_orientation(image) != 1)
+    image.load()
+    return _oriented(np.asarray(_rgb(image, rules, counts)), _orientation(image), counts)
+
+
+def _oriented(pixels: np.ndarray, orientation: int, counts: Counter[str]) -> np.ndarray:
+    """Pixels turned as EXIF asks (1 to 8); contiguous and writable."""
     counts["exif_oriented"] += int(orientation != 1)
-    if orientation != applied:
-        if orientation >= 5:
-            pixels = pixels.transpose(1, 0, 2)
-        if orientation in (3, 4, 7, 8):
-            pixels = pixels[::-1]
-        if orientation in (2, 3, 6, 7):
-            pixels = pixels[:, ::-1]
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
     writable = pixels.flags.c_contiguous and pixels.flags.writeable
     return pixels if writable else np.array(pixels, order="C")
 
 
 def _rgb(image: Image.Image, rules: DecodeRules, counts: Counter[str]) -> Image.Image:
-    counts["first_frame"] += int(getattr(image, "n_frames", 1) > 1)
-    counts["sixteen_bit"] += int(";16" in str(getattr(image, "tile", "")))
-    image.load()
     if image.mode.startswith("I;16"):
         image = _eight_bit_grey(image)
     if image.mode in ("I", "F"):

@@ -162,16 +162,17 @@ def _no_image(settings: BuildSettings, collected: _Collected) -> str:
 
 
 def _write_sample(writer: ShardWriter, key: str, image: ImageFile, source: str) -> list[MemberPlace]:
-    header = image.header
     meta = {
         "schema_version": SAMPLE_SCHEMA,
         "source": source,
         "path": image.path,
         "sha256": image.sha256,
-        **asdict(header),
+        "width": image.width,
+        "height": image.height,
+        **asdict(image.header),
     }
     text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
-    return writer.add(key, {EXTENSIONS[header.format]: image.data, "json": text.encode()})
+    return writer.add(key, {EXTENSIONS[image.header.format]: image.data, "json": text.encode()})
 
 
 def _split(
@@ -225,13 +226,12 @@ def _description(
 
 
 def _columns(collected: _Collected, splits: Sequence[str]) -> dict[str, np.ndarray]:
-    headers = [image.header for image in collected.images]
     return {
         "shard": np.array([places[0].shard for places in collected.places], np.int32),
         "offset": np.array([[place.offset for place in places] for places in collected.places], np.int64),
         "size": np.array([[place.size for place in places] for places in collected.places], np.int64),
         "key_hash": np.array([key_hash(key) for key in collected.keys], np.uint64),
         "split": np.array([SPLITS.index(split) for split in splits], np.uint8),
-        "width": np.array([header.width for header in headers], np.int32),
-        "height": np.array([header.height for header in headers], np.int32),
+        "width": np.array([image.width for image in collected.images], np.int32),
+        "height": np.array([image.height for image in collected.images], np.int32),
     }

@@ -22,13 +22,18 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
     Made from Philox words and a stable sort: unlike Generator.permutation, both are fixed over numpy versions.
     """
-    words = np.random.Philox(key=[seed % _WORD, epoch], counter=[0, 0, _ORDER, 0]).random_raw(count)
-    return np.argsort(words, kind="stable")
+    return np.argsort(_philox((seed, epoch), (0, 0, _ORDER, 0)).random_raw(count), kind="stable")
 
 
 def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generator:
     """The only source of randomness of the sample at `position`: a function of these three numbers."""
-    return np.random.Generator(np.random.Philox(key=[seed % _WORD, position], counter=[0, 0, _SAMPLE, epoch]))
+    return np.random.Generator(_philox((seed, position), (0, 0, _SAMPLE, epoch)))
+
+
+def _philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> np.random.Philox:
+    # As uint64 arrays: numpy would take a list with a number above 2**63 for floats, and round it.
+    words = [np.array([number % _WORD for number in numbers], np.uint64) for numbers in (key, counter)]
+    return np.random.Philox(key=words[0], counter=words[1])
 
 
 class Ledger:

@@ -241,11 +241,12 @@ def _image_faults(data: bytes, meta: dict[str, Any] | None) -> Iterator[str]:
         yield "sha256 of the image differs from its json: the bytes were changed"
     try:
         header = read_header(data)
-        decode_image(data)
+        height, width, _ = decode_image(data).shape
     except InputError as mistake:
         yield str(mistake)
         return
     if meta is not None:
-        for name in ("format", "width", "height", "mode"):
-            if meta[name] != getattr(header, name):
-                yield f"json says {name} {meta[name]!r}, the image has {getattr(header, name)!r}"
+        found = {"format": header.format, "mode": header.mode, "width": width, "height": height}
+        for name, value in found.items():
+            if meta[name] != value:
+                yield f"json says {name} {meta[name]!r}, the image has {value!r}"

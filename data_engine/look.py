@@ -19,7 +19,7 @@ from data_engine.decode import quiet_pillow
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
-from mmzoo.errors import EXIT_FAULT, EXIT_OK, InputError, suggestion
+from mmzoo.errors import EXIT_FAULT, EXIT_OK, InputError, nearest
 
 FIRST_KEYS = 5
 SUGGESTED_FROM = 5000  # keys among which a misspelt one is looked for
@@ -73,7 +73,8 @@ def _show_sample(index: ShardIndex, key: str, out: Path | None) -> None:
     row = index.find(key)
     if row is None:
         known = [index.key(row) for row in range(min(index.count, SUGGESTED_FROM))]
-        close = suggestion(key, known) if len(known) < 10 or "Did" in suggestion(key, known) else ""
+        match = nearest(key, known)
+        close = f" Did you mean {match!r}?" if match else ""
         raise InputError(f"no sample {key!r} in {index.folder}.{close} See: mmzoo data inspect {index.folder}")
     reader = ShardReader(index)
     if out is not None:

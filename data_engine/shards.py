@@ -48,7 +48,7 @@ def sample_key(path: str) -> str:
     """A key for a relative path: readable, without dots, and told apart by a hash from all other paths' keys."""
     stem = path.rpartition(".")[0] or path
     readable = re.sub(r"[^a-z0-9_-]+", "_", stem.lower()).strip("_")[: MAX_KEY - 9]
-    return f"{readable or 'sample'}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    return f"{readable or 'sample'}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
 class ShardWriter:

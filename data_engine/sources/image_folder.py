@@ -21,12 +21,14 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".t
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A sound image: path relative to the folder, its bytes as stored, sha256 (hex) of them, its header."""
+    """A sound image: path relative to the folder, its stored bytes and their sha256 (hex), size in px as decoded."""
 
     path: str
     data: bytes
     sha256: str
     header: ImageHeader
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,11 @@ def examine(folder: Path, path: str, counts: Counter[str]) -> ImageFile | Reject
                 return None
         path.encode()
         header = read_header(data)
-        decode_image(data, DecodeRules(), counts)
+        height, width, _ = decode_image(data, DecodeRules(), counts).shape
     except OSError as fault:
         return Rejected(path, f"cannot be read: {fault.strerror}")
     except UnicodeEncodeError:
         return Rejected(path.encode("utf-8", "backslashreplace").decode(), "the file name is not UTF-8")
     except InputError as mistake:
         return Rejected(path, str(mistake))
-    return ImageFile(path, data, hashlib.sha256(data).hexdigest(), header)
+    return ImageFile(path, data, hashlib.sha256(data).hexdigest(), header, width, height)

@@ -18,10 +18,15 @@ def low_precision():
         backend.fp32_precision = precision
 
 
-def test_precision_is_exact_inside_and_restored_after_an_error(low_precision):
-    with pytest.raises(KeyError), exact_float32("cpu"):
+def fail_inside() -> None:
+    with exact_float32("cpu"):
         assert [backend.fp32_precision for backend in BACKENDS] == ["ieee", "ieee"]
         raise KeyError
+
+
+def test_precision_is_exact_inside_and_restored_after_an_error(low_precision):
+    with pytest.raises(KeyError):
+        fail_inside()
     assert [backend.fp32_precision for backend in BACKENDS] == ["tf32", "bf16"]
 
 

@@ -23,7 +23,9 @@ class QuantizerSettings:
     """Sizes of the residual quantiser and the rule by which its codebooks learn.
 
     `pixel_levels` and `semantic_levels` are how many levels each branch sums; there are max of the two codebooks.
-    `restart_threshold` (corrected mode): a code is dead below this share of the average code's moving count.
+    `restart_threshold` (corrected mode): a code is dead below this share of the average code's moving count. Higher
+    follows a drifting latent faster and forgets rare vectors sooner. A code lags the latent by about
+    1 / (1 - ema_decay) steps: for runs of a few hundred steps take 0.95.
     """
 
     codebook_size: int
@@ -36,7 +38,7 @@ class QuantizerSettings:
     ema_decay: float = 0.99
     ema_eps: float = 1e-5
     kmeans_init: bool = False
-    restart_threshold: float = 0.1
+    restart_threshold: float = 0.3
 
     def __post_init__(self) -> None:
         for name in ("codebook_size", "latent_dim", "pixel_levels", "semantic_levels"):
@@ -126,7 +128,7 @@ class Codebook(nn.Module):
 
         Death is relative, N' < threshold * mean(N'), so it means the same for any batch size, codebook size and age of
         the run (the start-up bias 1 - g^t is common to both sides). A restarted code gets the average count: without
-        a hit it lives log(threshold) / log(g) steps (229 for 0.1 and 0.99) before it is tried elsewhere.
+        a hit it lives log(threshold) / log(g) steps (120 for 0.3 and 0.99) before it is tried elsewhere.
         """
         decay = self.settings.ema_decay
         new_counts = decay * self.counts + (1 - decay) * counts

@@ -1,0 +1,86 @@
+"""`mmzoo data build images SRC DST`: a folder of images becomes webdataset shards with an index, whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from data_engine.decode import quiet_pillow
+from data_engine.image_shards import DEFAULT_VAL_FRACTION, BuildSettings, BuildSummary, build_image_shards
+from data_engine.output_folder import REJECTED_FILE
+from mmzoo.errors import EXIT_OK, InputError
+
+__all__ = ["BuildSettings", "BuildSummary", "build_image_shards", "byte_size", "main", "summary_text"]
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+NAMED_FILES = 10  # of each list in the summary
+
+
+def byte_size(text: str) -> int:
+    """Bytes of "256MB", "1GiB", "4096". InputError otherwise."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip(), re.IGNORECASE)
+    unit = UNITS.get(match.group(2).upper()) if match else None
+    if match is None or unit is None:
+        raise InputError(f"{text!r} is not a size. Write for example 256MB or 1GiB")
+    return int(float(match.group(1)) * unit)
+
+
+def summary_text(summary: BuildSummary) -> str:
+    """The summary for people, several lines."""
+    splits = ", ".join(f"{count} {name}" for name, count in summary.splits.items())
+    lines = [
+        f"{summary.images} images ({splits}) in {summary.shards} shards, {summary.bytes / 1e6:.1f} MB: {summary.output}"
+    ]
+    rules = ", ".join(f"{name} {count}" for name, count in summary.rules.items() if name != "decoded")
+    lines += [f"image rules: {rules}"] if rules else []
+    for title, names in (
+        ("skipped, no images", summary.skipped),
+        (f"rejected, see {REJECTED_FILE}", [f"{item['path']}: {item['reason']}" for item in summary.rejected]),
+        ("same content, kept", [f"{second} = {first}" for first, second in summary.duplicates]),
+    ):
+        if names:
+            lines.append(f"{title} ({len(names)}):")
+            lines += [f"  {name}" for name in names[:NAMED_FILES]]
+            lines += [f"  ... and {len(names) - NAMED_FILES} more"] if len(names) > NAMED_FILES else []
+    return "\n".join(lines)
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    add = parser.add_argument
+    add("kind", choices=["images"], help="what the files are")
+    add("source", type=Path, metavar="SRC", help="folder of images, at any depth")
+    add("output", type=Path, metavar="DST", help="folder for the shards: new, empty, or with --overwrite")
+    add("--val-fraction", type=float, help=f"share of groups in the split 'val' (default {DEFAULT_VAL_FRACTION})")
+    add("--split-file", type=Path, help='JSON {"relative path": "train" or "val"} instead of --val-fraction')
+    add("--group", metavar="REGEX", help="its first capture group in a path names what stays in one split")
+    add("--shard-size", default="256MB", help="size that a shard stays below (default 256MB)")
+    add("--overwrite", action="store_true", help="replace a shard set of ours at DST")
+    add("--json", action="store_true", help="print the summary as JSON on stdout")
+    return parser
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """`mmzoo data build`."""
+    given = _parser(prog).parse_args(argv)
+    settings = BuildSettings(
+        source=given.source,
+        output=given.output,
+        val_fraction=given.val_fraction,
+        split_file=given.split_file,
+        group=given.group,
+        shard_bytes=byte_size(given.shard_size),
+        overwrite=given.overwrite,
+    )
+    with quiet_pillow():
+        summary = build_image_shards(settings)
+    if given.json:
+        sys.stdout.write(json.dumps(asdict(summary), indent=1) + "\n")
+    else:
+        sys.stderr.write(summary_text(summary) + "\n")
+    return EXIT_OK

@@ -1,0 +1,199 @@
+"""Image bytes -> uint8 (H, W, 3) RGB, by rules that are written down once, each counted when it applies.
+
+EXIF orientation is applied; alpha is dropped (or laid on white); grey is replicated; CMYK goes through Pillow;
+16-bit values lose their low byte (never Pillow's clipping convert); of an animation the first frame counts. The pixel
+limit is checked from the header, before anything is decoded. The format is found from the content, out of a short
+list. There is no pickle.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from mmzoo.errors import InputError
+
+MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
+EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp", "GIF": "gif"}
+EXIF_ORIENTATION = 0x0112
+# What Pillow raises on damaged files, found in its plugins; programming errors of ours are not caught by it.
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRules:
+    """`background`: what shows through transparent pixels ("white"), or None to drop alpha. `max_pixels`: refuse above.
+
+    `fast`: decode plain RGB JPEG with torchvision, which is equal to Pillow pixel by pixel and faster.
+    """
+
+    background: Literal["white"] | None = None
+    max_pixels: int = MAX_PIXELS
+    fast: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What an image says of itself before it is decoded. `width`, `height` in px after EXIF orientation."""
+
+    format: str
+    width: int
+    height: int
+    mode: str
+
+
+def looks_like_image(start: bytes) -> bool:
+    """Whether the first 16 bytes of a file are those of one of the formats in EXTENSIONS."""
+    if start[:2] == b"BM":
+        return start[6:10] == bytes(4)
+    if start[:4] == b"RIFF":
+        return start[8:12] == b"WEBP"
+    return start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+
+
+def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Format, size and mode of an image, without decoding it. InputError: not an image we read, or too many pixels."""
+    image = _open(data, max_pixels)
+    width, height = image.size
+    if _orientation(image) >= 5:
+        width, height = height, width
+    return ImageHeader(_format(image), width, height, image.mode)
+
+
+def decode_image(data: bytes, rules: DecodeRules | None = None, counts: Counter[str] | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) of an encoded image; `counts` gains one for each rule that applied.
+
+    InputError, one line without the place (the caller knows it): unreadable, truncated, too large, no 8-bit meaning.
+    """
+    rules = rules or DecodeRules()
+    counts = Counter() if counts is None else counts
+    image = _open(data, rules.max_pixels)
+    counts["decoded"] += 1
+    orientation = _orientation(image)
+    if rules.fast and image.format == "JPEG" and image.mode == "RGB":
+        pixels = _torchvision_jpeg(data)
+        if pixels is not None:
+            return _oriented(pixels, orientation, counts)
+    try:
+        pixels = np.asarray(_rgb(image, rules, counts))
+    except DAMAGE as fault:
+        raise InputError(f"damaged or truncated {_format(image)}: {_one_line(fault)}") from None
+    # A TIFF is turned by Pillow itself while it loads, which removes the tag.
+    applied = orientation if image.format == "TIFF" else 1
+    return _oriented(pixels, orientation, counts, applied)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silences Pillow's warnings about files that we judge ourselves. For commands, not for library code."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        yield
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=tuple(EXTENSIONS))
+    except Image.DecompressionBombError as fault:
+        raise InputError(f"too many pixels, not decoded: {_one_line(fault)}") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(f"not an image of a known format ({', '.join(EXTENSIONS)})") from None
+    except DAMAGE as fault:
+        raise InputError(f"unreadable image header: {_one_line(fault)}") from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise InputError(f"too many pixels, not decoded: {width} x {height} px is above the limit of {max_pixels} px")
+    return image
+
+
+def _format(image: Image.Image) -> str:
+    return "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a phone's JPEG with a second picture behind
+
+
+def _one_line(fault: Exception) -> str:
+    return " ".join(str(fault).split()) or type(fault).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except DAMAGE:
+        return 1  # damaged EXIF beside sound pixels is common, and every viewer shows such a file upright
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _oriented(pixels: np.ndarray, orientation: int, counts: Counter[str], applied: int = 1) -> np.ndarray:
+    """Pixels turned as EXIF asks (1 to 8), unless that was `applied` already; contiguous and writable."""
+    counts["exif_oriented"] += int(orientation != 1)
+    if orientation != applied:
+        if orientation >= 5:
+            pixels = pixels.transpose(1, 0, 2)
+        if orientation in (3, 4, 7, 8):
+            pixels = pixels[::-1]
+        if orientation in (2, 3, 6, 7):
+            pixels = pixels[:, ::-1]
+    writable = pixels.flags.c_contiguous and pixels.flags.writeable
+    return pixels if writable else np.array(pixels, order="C")
+
+
+def _rgb(image: Image.Image, rules: DecodeRules, counts: Counter[str]) -> Image.Image:
+    counts["first_frame"] += int(getattr(image, "n_frames", 1) > 1)
+    counts["sixteen_bit"] += int(";16" in str(getattr(image, "tile", "")))
+    image.load()
+    if image.mode.startswith("I;16"):
+        image = _eight_bit_grey(image)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} (32-bit values) has no defined 8-bit range")
+    counts["grey"] += int(image.mode in ("1", "L", "LA", "La"))
+    counts["cmyk"] += int(image.mode == "CMYK")
+    counts["palette"] += int(image.mode in ("P", "PA"))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    counts["alpha_on_white" if rules.background else "alpha_dropped"] += 1
+    if image.mode == "La":
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    if rules.background:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, rules.background), image)
+    return image.convert("RGB")
+
+
+def _eight_bit_grey(image: Image.Image) -> Image.Image:
+    """The high byte of each 16-bit grey value, as Pillow does for 16-bit colour; a transparent value as alpha."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _torchvision_jpeg(data: bytes) -> np.ndarray | None:
+    """The pixels, or None where torchvision cannot: then Pillow decides, and words the error."""
+    import torch
+    import torchvision.io  # registers the operator  # noqa: F401
+
+    # The operator itself: its Python wrapper warns at each call that it will move to another package.
+    decode = getattr(torch.ops.image, "decode_jpeg", None)
+    if decode is None:
+        return None
+    encoded = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+    try:
+        pixels = decode(encoded, 3, False)  # 3: RGB; False: orientation is ours
+    except RuntimeError:
+        return None
+    return pixels.permute(1, 2, 0).contiguous().numpy()

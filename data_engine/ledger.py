@@ -1,0 +1,75 @@
+"""The virtual global sequence: which row stands at position 0, 1, 2, ... for ever, as a pure function of the seed.
+
+An epoch is one keyed permutation of the rows. A position, an integer, is the whole state: there is no shuffle buffer to
+save, and ranks and workers only read slices of the sequence, so any number of them sees the same order.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from mmzoo.errors import InputError
+
+# One word of the Philox counter tells the uses of a key apart, so that their streams cannot meet.
+_ORDER, _SAMPLE = 1, 2
+_WORD = 2**64
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of range(count) of one epoch, int64 (count,).
+
+    Made from Philox words and a stable sort: unlike Generator.permutation, both are fixed over numpy versions.
+    """
+    words = np.random.Philox(key=[seed % _WORD, epoch], counter=[0, 0, _ORDER, 0]).random_raw(count)
+    return np.argsort(words, kind="stable")
+
+
+def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generator:
+    """The only source of randomness of the sample at `position`: a function of these three numbers."""
+    return np.random.Generator(np.random.Philox(key=[seed % _WORD, position], counter=[0, 0, _SAMPLE, epoch]))
+
+
+class Ledger:
+    """Rows of an index in the order in which training sees them.
+
+    `rows`: int64 (n,), at least one. `shuffle=False` keeps their order in every epoch. A batch may cross the border of
+    an epoch.
+    """
+
+    def __init__(self, rows: np.ndarray, seed: int, shuffle: bool = True) -> None:
+        if len(rows) == 0:
+            raise InputError("no sample to read: the split is empty. See: mmzoo data inspect FOLDER")
+        self.rows = np.asarray(rows, np.int64)
+        self.seed = seed
+        self.shuffle = shuffle
+        # Two epochs: a window may lie across a border.
+        self._order = lru_cache(maxsize=2)(self._make_order)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _make_order(self, epoch: int) -> np.ndarray:
+        return self.rows[epoch_order(len(self.rows), self.seed, epoch)] if self.shuffle else self.rows
+
+    def epoch_of(self, position: int) -> int:
+        """The epoch that a position belongs to, counted from 0."""
+        return position // len(self.rows)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(epoch, row) at a position >= 0."""
+        if position < 0:
+            raise ValueError(f"positions start at 0, not {position}")
+        epoch, place = divmod(position, len(self.rows))
+        return epoch, int(self._order(epoch)[place])
+
+    def window(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """(position, epoch, row) of the positions start, ..., stop - 1."""
+        return [(position, *self.locate(position)) for position in range(start, stop)]
+
+
+def rank_window(start: int, stop: int, rank: int, ranks: int) -> tuple[int, int]:
+    """The part of the global batch [start, stop) that `rank` reads; parts tile it in rank order, equal within one."""
+    size = stop - start
+    return start + rank * size // ranks, start + (rank + 1) * size // ranks

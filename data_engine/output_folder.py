@@ -1,0 +1,75 @@
+"""A folder that appears whole or not at all: built in a hidden sibling, then renamed.
+
+What stands at the place already is replaced only when asked, and only when every file in it is one that we write.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_engine.index import INDEX_FILE, INDEX_FOLDER
+from mmzoo.errors import InputError
+
+REJECTED_FILE = "rejected.jsonl"
+OUR_FILES = re.compile(rf"shard-\d{{6}}\.tar|{REJECTED_FILE}|{INDEX_FOLDER}|{INDEX_FOLDER}/({INDEX_FILE}|\w+\.npy)")
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    """InputError when a shard set may not be put at `folder`: something else, or something at all, is there already."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file, not a folder. Name another output folder")
+    if not folder.exists():
+        return
+    if not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise InputError(f"{folder} exists and is not empty. Give --overwrite, or name another folder")
+    if not (folder / INDEX_FOLDER / INDEX_FILE).is_file():
+        raise InputError(f"{folder} is not a shard folder of ours, so --overwrite leaves it alone. Name another folder")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not OUR_FILES.fullmatch(name):
+            raise InputError(f"{folder} also holds {name}, so --overwrite leaves it alone. Move that, or name another")
+
+
+@contextmanager
+def replaced_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Gives an empty folder to build in; on success it becomes `folder`, on any error nothing of it remains."""
+    folder = folder.resolve()
+    check_output(folder, overwrite)
+    existing = next(parent for parent in folder.parents if parent.is_dir())
+    building = existing / f".{folder.name}.building-{os.getpid()}"
+    try:
+        building.mkdir()
+    except OSError as fault:
+        raise InputError(f"cannot write to {existing}: {fault.strerror}. Name another output folder") from None
+    try:
+        yield building
+        _put_in_place(building, folder, overwrite)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _put_in_place(building: Path, folder: Path, overwrite: bool) -> None:
+    check_output(folder, overwrite)  # again: building may have taken hours
+    old = building.with_name(f"{building.name}.old")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            building.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    except OSError as fault:
+        raise InputError(f"cannot write {folder}: {fault.strerror}. Name another output folder") from None
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,36 @@
+"""The records that cross a wall: what a shard holds, what a transform is given, what a batch is made of.
+
+**The json member of a sample** (one a sample, UTF-8, `SAMPLE_SCHEMA`): `schema_version`; `source`, the name of the
+data set; `path`, the file's path relative to the folder that was built; `sha256` of the image member; `width` and
+`height` in px as decoded, that is after EXIF orientation; `mode`, Pillow's name of the stored pixels; `format`, JPEG,
+PNG, ...
+
+**A batch** is a plain dict. Whatever the transform returned is there under the same key, stacked on dimension 0
+(strings as lists), B = samples on this rank. The loader adds:
+
+    sample_ids   list[str], length B: "source/key@position", so that any step can be explained
+    positions    int64 (B,): positions in the virtual global sequence (see ledger.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SAMPLE_SCHEMA = 1
+SAMPLE_KEYS = ("schema_version", "source", "path", "sha256", "width", "height", "mode", "format")
+RESERVED_BATCH_KEYS = ("sample_ids", "positions")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample, read and decoded.
+
+    `fields` of an image shard is {"image": uint8 (H, W, 3), RGB}; `meta` is the sample's json.
+    """
+
+    key: str
+    source: str
+    fields: Mapping[str, Any]
+    meta: Mapping[str, Any]

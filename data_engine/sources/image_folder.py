@@ -1,0 +1,86 @@
+"""A folder of images, at any depth: lists its files, and judges each one by its content.
+
+A file is an image when its first bytes say so. Every image is decoded once, whole, so that no broken one gets into a
+shard. Files that are no images are skipped; broken images, and other things under an image's suffix, are rejected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_engine.decode import DecodeRules, ImageHeader, decode_image, looks_like_image, read_header
+from mmzoo.errors import InputError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A sound image: path relative to the folder, its bytes as stored, sha256 (hex) of them, its header."""
+
+    path: str
+    data: bytes
+    sha256: str
+    header: ImageHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A file that should be an image and is not a sound one: relative path, one line why."""
+
+    path: str
+    reason: str
+
+
+def list_files(folder: Path, leave_out: Path | None = None) -> list[str]:
+    """Relative POSIX paths of all files under a folder, sorted; linked folders are named, not entered.
+
+    `leave_out`: a folder inside that is not looked at (where the shards go). InputError: not a readable folder.
+    """
+    if not folder.exists():
+        raise InputError(f"no folder at {folder}. Give the folder that holds the images")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file. Give the folder that holds the images")
+    return sorted(_walk(folder, leave_out.resolve() if leave_out else None))
+
+
+def _walk(folder: Path, leave_out: Path | None) -> Iterator[str]:
+    def refuse(fault: OSError) -> None:
+        raise InputError(f"cannot read {fault.filename}: {fault.strerror}") from None
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        here = Path(parent)
+        links = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = [name for name in folders if (here / name).resolve() != leave_out and name not in links]
+        yield from ((here / name).relative_to(folder).as_posix() for name in files + links)
+
+
+def examine(folder: Path, path: str, counts: Counter[str]) -> ImageFile | Rejected | None:
+    """The image at a relative path, or why it is rejected; None for what is no image. `counts`: see decode.py."""
+    file = folder / path
+    if not file.is_file():
+        return None
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(16)
+            if looks_like_image(start):
+                data = start + stream.read()
+            elif file.suffix.lower() in IMAGE_SUFFIXES:
+                return Rejected(path, "empty file" if not start else "not an image by its content")
+            else:
+                return None
+        path.encode()
+        header = read_header(data)
+        decode_image(data, DecodeRules(), counts)
+    except OSError as fault:
+        return Rejected(path, f"cannot be read: {fault.strerror}")
+    except UnicodeEncodeError:
+        return Rejected(path.encode("utf-8", "backslashreplace").decode(), "the file name is not UTF-8")
+    except InputError as mistake:
+        return Rejected(path, str(mistake))
+    return ImageFile(path, data, hashlib.sha256(data).hexdigest(), header)

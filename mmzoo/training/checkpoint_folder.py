@@ -61,7 +61,9 @@ def read_seal(folder: Path) -> dict[str, Any]:
     """The content of DONE. InputError when the folder was never finished or DONE is not ours."""
     done = folder / SEAL
     if not done.is_file():
-        raise InputError(f"{folder} is not a finished checkpoint: it has no {SEAL}. Take an earlier one{others(folder)}.")
+        raise InputError(
+            f"{folder} is not a finished checkpoint: it has no {SEAL}. Take an earlier one{others(folder)}."
+        )
     try:
         record = json.loads(done.read_text(encoding="utf-8"))
         schema = record["schema"]

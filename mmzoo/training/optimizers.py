@@ -87,12 +87,14 @@ class Schedule(LambdaLR):
 
 
 def build_optimizer(module: nn.Module, settings: OptimizerSettings, max_steps: int) -> dict[str, Any]:
-    """What `configure_optimizers` returns. `max_steps`: the trainer's, -1 for none (then only `constant` is possible)."""
+    """What `configure_optimizers` returns. `max_steps`: the trainer's, -1 for none (then only `constant` works)."""
     if settings.schedule != "constant" and max_steps < 1:
         raise InputError(f"the schedule {settings.schedule!r} needs the number of steps. Set trainer.max_steps.")
     groups = parameter_groups(module, settings.weight_decay)
     if not groups:
-        raise InputError(f"{type(module).__name__} has no trainable parameters. Unfreeze some, or run `mmzoo validate`.")
+        raise InputError(
+            f"{type(module).__name__} has no trainable parameters. Unfreeze some, or run `mmzoo validate`."
+        )
     kind: Callable[..., Optimizer] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
     optimizer = kind(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
     schedule = Schedule(optimizer, learning_rate_factor(settings, max_steps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def capture() -> dict[str, Tensor]:
-    """This process's states: `python` (627,) float64, `numpy` (627,) float64, `torch` (n,) uint8, `cuda` (devices, m)."""
+    """This process's states: `python`, `numpy` (627,) float64; `torch` (n,) and `cuda` (devices, m) uint8."""
     _, words, gauss = random.getstate()
     python = [*map(float, words), float(gauss is not None), gauss or 0.0]
     # The legacy global state is what third-party augmentations draw from.
@@ -41,7 +41,7 @@ def restore(states: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state_all(list(states["cuda"]))
 
 
-def save(ranks: list[Mapping[str, Tensor]], path: Path) -> None:
+def save(ranks: Sequence[Mapping[str, Tensor]], path: Path) -> None:
     """Writes the states of all ranks as `rank0.python`, ... into one safetensors file."""
     save_file({f"rank{i}.{name}": value for i, states in enumerate(ranks) for name, value in states.items()}, str(path))
 

@@ -21,7 +21,21 @@ def is_last_update(trainer: Trainer) -> bool:
     """Whether training ends with the batch that was just trained on (asked in `on_train_batch_end`)."""
     if 0 <= trainer.max_steps <= updates(trainer):
         return True
-    return trainer.is_last_batch and trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+    return (
+        trainer.is_last_batch
+        and trainer.max_epochs not in (None, -1)
+        and trainer.current_epoch + 1 >= trainer.max_epochs
+    )
+
+
+def log_interval(trainer: Trainer) -> int:
+    """Updates between two logged steps (Lightning sets the attribute outside of the class that type checkers see)."""
+    return trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this is `--trainer.fast_dev_run`: a few batches to see that nothing breaks; leaves no files."""
+    return bool(trainer.fast_dev_run)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def validation_follows(trainer: Trainer) -> bool:

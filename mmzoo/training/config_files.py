@@ -147,13 +147,21 @@ def to_yaml(node: MappingNode) -> str:
     return yaml.serialize(node, Dumper=yaml.SafeDumper) if node.value else "{}\n"
 
 
-def locate(config: MappingNode, keys: Sequence[str]) -> Node | None:
-    """The key node at a path, or None."""
-    node: Node = config
-    found = None
-    for key in keys:
-        found = entry(node, key) if isinstance(node, MappingNode) else None
+def locate(config: MappingNode, keys: Sequence[str]) -> tuple[Node, str] | None:
+    """The key node at a path and the path in full; `init_args` may be left out of `keys`. None when it is not there."""
+    if not keys:
+        return None
+    for prefix in ([], ["init_args"]):
+        node: Node = config
+        for step in prefix:
+            inner = entry(node, step) if isinstance(node, MappingNode) else None
+            node = inner[1] if inner else empty("")
+        found = entry(node, keys[0]) if isinstance(node, MappingNode) else None
         if found is None:
-            return None
-        node = found[1]
-    return found[0] if found else None
+            continue
+        path = ".".join([*prefix, keys[0]])
+        if len(keys) == 1:
+            return found[0], path
+        deeper = locate(found[1], keys[1:]) if isinstance(found[1], MappingNode) else None
+        return (deeper[0], f"{path}.{deeper[1]}") if deeper else None
+    return None

@@ -14,15 +14,15 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mmzoo.training.durable_files import temporary_sibling
-from mmzoo.training.stepping import updates
+from mmzoo.training.stepping import step_to_log
 
 CSV_FILE, TENSORBOARD_FOLDER = "metrics.csv", "tensorboard"
 FIRST_COLUMNS = ("step", "epoch")
 
 
 def step_now(trainer: Trainer | None, step: int | None) -> int:
-    """Updates so far; Lightning itself hands loggers a count that starts at 0 and stays 0 outside of fit."""
-    return updates(trainer) if trainer is not None else (step or 0)
+    """The update that a value belongs to; Lightning itself hands loggers a count that starts at 0 and stays 0 outside of fit."""
+    return step_to_log(trainer) if trainer is not None else (step or 0)
 
 
 class MetricsCsv(Logger):

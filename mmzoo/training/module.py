@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mmzoo.errors import InputError
 from mmzoo.training.optimizers import OptimizerSettings, build_optimizer
 
 
@@ -34,6 +36,14 @@ class ZooModule(LightningModule):
         self._ratios: dict[str, Tensor] = {}
         #: Where loaded weights came from, as plain dicts; they go into run.json.
         self.receipts: list[dict[str, Any]] = []
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; weights that do not fit are the user's mistake (another config), so an InputError."""
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as fault:
+            reason = " ".join(str(fault).split())
+            raise InputError(f"the checkpoint was made with another model config: {reason[:600]}") from fault
 
     def configure_optimizers(self) -> Any:
         """One optimiser over all trainable parameters."""

@@ -17,6 +17,12 @@ def updates(trainer: Trainer) -> int:
     return trainer.global_step
 
 
+def step_to_log(trainer: Trainer) -> int:
+    """The step that a value logged now belongs to: while gradients are gathered, the update that they are for."""
+    gathering = trainer.training and trainer.fit_loop._should_accumulate()
+    return updates(trainer) + (1 if gathering else 0)
+
+
 def is_last_update(trainer: Trainer) -> bool:
     """Whether training ends with the batch that was just trained on (asked in `on_train_batch_end`)."""
     if 0 <= trainer.max_steps <= updates(trainer):

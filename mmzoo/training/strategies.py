@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from mmzoo.errors import InputError
 
 
@@ -14,5 +16,5 @@ def check_strategy(strategy: Any, accelerator: Any, several_optimizers: bool, mo
         return
     if several_optimizers:
         raise InputError(f"trainer.strategy: DeepSpeed takes one optimiser, {module_name} has several. Try: ddp")
-    if accelerator == "cpu":
+    if accelerator == "cpu" or not torch.cuda.is_available():
         raise InputError("trainer.strategy: DeepSpeed does not run on CPU. Try: ddp")

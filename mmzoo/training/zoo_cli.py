@@ -59,6 +59,12 @@ def sections(verb: str) -> dict[str, Section]:
     }
 
 
+def _mistake_in(fault: BaseException | None) -> InputError | None:
+    while fault is not None and not isinstance(fault, InputError):
+        fault = fault.__cause__ or fault.__context__
+    return fault
+
+
 class ConfigOfStart(SaveConfigCallback):
     """Keeps the full config of every start; Lightning's own refuses a second start in the same folder."""
 
@@ -148,8 +154,11 @@ class ZooCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except MisconfigurationException as fault:
-            raise InputError(f"Lightning refuses this config: {' '.join(str(fault).split())}") from fault
+        except ValueError as fault:
+            # jsonargparse wraps what a class raises while it is built; a user's mistake in there is shown as it was.
+            if (mistake := _mistake_in(fault)) is not None:
+                raise mistake from None
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
@@ -174,7 +183,10 @@ class ZooCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         if config.get("enable_checkpointing") is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, FolderCheckpoint)]
-        return super()._instantiate_trainer(config, callbacks)
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (ValueError, MisconfigurationException) as fault:
+            raise InputError(f"trainer: Lightning refuses it: {' '.join(str(fault).split())}") from fault
 
     def after_instantiate_classes(self) -> None:
         if init_from := self._get(self.config, "init_from"):
@@ -203,6 +215,8 @@ class ZooCLI(LightningCLI):
             raise
         except BaseException as fault:
             self._end(record, "failed", error=f"{type(fault).__name__}: {fault}")
+            if isinstance(fault, MisconfigurationException):
+                raise InputError(f"Lightning refuses this config: {' '.join(str(fault).split())}") from fault
             raise
         self._end(record, "finished")
 

@@ -13,7 +13,7 @@ from data_engine.build import BuildSettings, build_image_shards
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory):
-    """20 small pictures as shards, 6 of them for validation."""
+    """20 small pictures as shards, 7 of them for validation."""
     root = tmp_path_factory.mktemp("pictures")
     random = np.random.default_rng(0)
     for i in range(20):
@@ -33,7 +33,7 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def config(shards, tmp_path):
-    """Path of a complete config; 14 training rows, 4 a step, an epoch of 3 steps."""
+    """Path of a complete config; 13 training rows, 4 a step, an epoch of 3 steps."""
     path = tmp_path / "tiny.yaml"
     path.write_text(f"""\
 seed_everything: 3

@@ -1,0 +1,144 @@
+"""The checkpoint as a folder: what is in it, the seal that proves it is whole, and finding one by name.
+
+    checkpoints/step_00000100/   trainer.ckpt  data_state.json  rng.safetensors  config.yaml  model/  DONE
+    checkpoints/last             -> the newest          checkpoints/best -> the best by the module's metric
+
+`DONE` is written last and lists size and sha256 of every other file; a folder without it was never finished.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmzoo.errors import InputError, suggestion
+from mmzoo.training.durable_files import flush, replace_link, sha256_of, temporary_sibling
+
+SCHEMA = 1
+TRAINER_FILE, DATA_FILE, RNG_FILE, CONFIG_FILE = "trainer.ckpt", "data_state.json", "rng.safetensors", "config.yaml"
+MODEL_FOLDER, SEAL, LAST, BEST = "model", "DONE", "last", "best"
+STEP_NAME = re.compile(r"step_(\d+)")
+
+
+def step_name(step: int) -> str:
+    """Folder name of the checkpoint after `step` updates."""
+    return f"step_{step:08d}"
+
+
+def _content(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SEAL)
+
+
+def seal(folder: Path, step: int) -> None:
+    """Flushes every file to the disk and writes DONE: {"schema", "step", "files": {name: {"size", "sha256"}}}."""
+    files = {}
+    for path in _content(folder):
+        flush(path)
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    done = folder / SEAL
+    done.write_text(json.dumps({"schema": SCHEMA, "step": step, "files": files}, indent=1) + "\n", encoding="utf-8")
+    for path in (done, *(child for child in folder.rglob("*") if child.is_dir()), folder):
+        flush(path)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Gives a sealed folder its name. An earlier folder of that name is moved out of the way first, then removed."""
+    earlier = None
+    if final.exists():
+        earlier = temporary_sibling(final)
+        final.rename(earlier)
+    temporary.rename(final)
+    flush(final.parent)
+    if earlier is not None:
+        shutil.rmtree(earlier)
+
+
+def read_seal(folder: Path) -> dict[str, Any]:
+    """The content of DONE. InputError when the folder was never finished or DONE is not ours."""
+    done = folder / SEAL
+    if not done.is_file():
+        raise InputError(
+            f"{folder} is not a finished checkpoint: it has no {SEAL}. Take an earlier one{others(folder)}."
+        )
+    try:
+        record = json.loads(done.read_text(encoding="utf-8"))
+        schema = record["schema"]
+        record["files"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise InputError(f"{done} cannot be read ({fault}). Take an earlier checkpoint{others(folder)}.") from fault
+    if schema != SCHEMA:
+        raise InputError(f"{done} has schema {schema}; this mmzoo reads schema {SCHEMA}. Use the mmzoo that wrote it.")
+    return record
+
+
+def others(folder: Path) -> str:
+    """Names the finished checkpoints beside `folder`, for the end of an error message."""
+    names = [path.name for path in finished(folder.parent) if path.name != folder.name]
+    return f" ({', '.join(names[-3:])} in {folder.parent})" if names else ""
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Checks size and sha256 of every file against DONE; returns DONE. InputError names the first file that differs."""
+    record = read_seal(folder)
+    for name, expected in record["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{folder} is damaged: {name} is missing. Take an earlier checkpoint{others(folder)}.")
+        size = path.stat().st_size
+        if size != expected["size"]:
+            raise InputError(
+                f"{folder} is damaged: {name} has {size} bytes instead of {expected['size']}. "
+                f"Take an earlier checkpoint{others(folder)}."
+            )
+        if sha256_of(path) != expected["sha256"]:
+            raise InputError(
+                f"{folder} is damaged: the content of {name} has changed since it was saved (sha256). "
+                f"Take an earlier checkpoint{others(folder)}."
+            )
+    return record
+
+
+def finished(checkpoints: Path) -> list[Path]:
+    """The finished checkpoints in a folder, by step."""
+    if not checkpoints.is_dir():
+        return []
+    found = (path for path in checkpoints.iterdir() if STEP_NAME.fullmatch(path.name) and (path / SEAL).is_file())
+    return sorted(found, key=lambda path: path.name)
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """The real folder of a checkpoint given as folder or as `last`/`best` link, verified file by file.
+
+    InputError when it does not exist, was not finished, or a file's size or sha256 differs from DONE.
+    """
+    given = Path(path)
+    if given.is_file():
+        raise InputError(f"{given} is a file; a checkpoint is a folder. Give its folder: {given.parent}")
+    if not given.is_dir():
+        known = [child.name for child in finished(given.parent)]
+        known += [name for name in (LAST, BEST) if (given.parent / name).is_dir()]
+        raise InputError(f"there is no checkpoint {given}.{suggestion(given.name, known)}")
+    folder = given.resolve()
+    if not (folder / SEAL).is_file() and (folder / "checkpoints").is_dir():
+        raise InputError(f"{given} is a run, not a checkpoint. Try: {given}/checkpoints/{LAST}")
+    verify(folder)
+    return folder
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Removes all but the `keep` newest checkpoints; what `last` and `best` point to always stays."""
+    kept = {(checkpoints / name).resolve() for name in (LAST, BEST)}
+    for folder in finished(checkpoints)[:-keep]:
+        if folder.resolve() not in kept:
+            # Without its seal first: a half-removed folder must not look finished.
+            (folder / SEAL).unlink()
+            shutil.rmtree(folder)
+
+
+def point(checkpoints: Path, link: str, name: str) -> None:
+    """Lets `last` or `best` point to the checkpoint `name`."""
+    replace_link(checkpoints / link, name)

@@ -1,0 +1,228 @@
+"""Saves a run as checkpoint folders, and resumes it from one exactly where it was."""
+
+# ruff: noqa: ARG002 - a hook of Lightning is handed more than it needs
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from mmzoo.errors import InputError, suggestion
+from mmzoo.training import checkpoint_folder as layout
+from mmzoo.training import rng_state
+from mmzoo.training.checkpoint_folder import resolve_checkpoint
+from mmzoo.training.data_module import ShardData
+from mmzoo.training.durable_files import temporary_sibling
+from mmzoo.training.module import ZooModule
+from mmzoo.training.stepping import is_last_update, is_trial, updates, validation_follows
+
+__all__ = ["FolderCheckpoint", "initialise_from", "read_data_state", "resolve_checkpoint", "resume", "save_checkpoint"]
+
+
+def save_checkpoint(trainer: Trainer, module: LightningModule, checkpoints: Path) -> Path:
+    """Writes `checkpoints/step_XXXXXXXX`, whole or not at all; called by all ranks, written by the first.
+
+    Sharded strategies (FSDP, DeepSpeed) will gather here what rank 0 does not hold.
+    """
+    final = checkpoints / layout.step_name(updates(trainer))
+    states = _random_states(trainer)
+    temporary = temporary_sibling(final)
+    try:
+        if trainer.is_global_zero:
+            temporary.mkdir(parents=True)
+        trainer.save_checkpoint(temporary / layout.TRAINER_FILE)
+        if trainer.is_global_zero:
+            rng_state.save(states, temporary / layout.RNG_FILE)
+            _write_rest(trainer, module, temporary)
+            layout.seal(temporary, updates(trainer))
+            layout.publish(temporary, final)
+            layout.point(checkpoints, layout.LAST, final.name)
+    finally:
+        if trainer.is_global_zero:
+            shutil.rmtree(temporary, ignore_errors=True)
+    trainer.strategy.barrier("checkpoint")
+    return final
+
+
+def _random_states(trainer: Trainer) -> list[dict[str, Tensor]]:
+    """The random states of every rank (each rank must take part in the gathering)."""
+    own = rng_state.capture()
+    device = trainer.strategy.root_device
+    gathered = {name: trainer.strategy.all_gather(state.to(device)) for name, state in own.items()}
+    if trainer.world_size == 1:
+        return [own]
+    return [
+        {name: states[rank].cpu().contiguous() for name, states in gathered.items()}
+        for rank in range(trainer.world_size)
+    ]
+
+
+def _write_rest(trainer: Trainer, module: LightningModule, folder: Path) -> None:
+    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    state = data.data_state() if isinstance(data, ShardData) else {}
+    (folder / layout.DATA_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    config = Path(trainer.default_root_dir) / layout.CONFIG_FILE
+    if config.is_file():
+        shutil.copyfile(config, folder / layout.CONFIG_FILE)
+    if isinstance(module, ZooModule):
+        from mmzoo.hub.save import save_model
+
+        save_model(module.model, folder / layout.MODEL_FOLDER, processor=module.processor)
+
+
+def read_data_state(folder: Path) -> dict[str, Any]:
+    """The data state of a verified checkpoint folder."""
+    return json.loads((folder / layout.DATA_FILE).read_text(encoding="utf-8"))
+
+
+class FolderCheckpoint(Checkpoint):
+    """Saves checkpoint folders into `<run>/checkpoints`, with `last` and `best` links.
+
+    every_n_steps: updates between two checkpoints (0: only the others). keep: how many to keep besides the best one.
+    monitor: the validation metric that `best` is chosen by, mode: its direction (default: the module's `best_metric`).
+    A checkpoint is also written when the metric improves and at the end of training. `resumed_from`: the folder that
+    this run continues; its random states are put back when training starts.
+    """
+
+    def __init__(self, every_n_steps: int = 1000, keep: int = 3, monitor: str | None = None, mode: str = "min") -> None:
+        if keep < 1 or every_n_steps < 0:
+            raise InputError(
+                f"checkpoint.keep must be at least 1 and every_n_steps 0 or more: {keep}, {every_n_steps}."
+            )
+        if mode not in ("min", "max"):
+            raise InputError(f"checkpoint.mode is 'min' or 'max', not {mode!r}.")
+        self.every_n_steps = every_n_steps
+        self.keep = keep
+        self.monitor = monitor
+        self.mode = mode
+        self.resumed_from: Path | None = None
+        self.best_value: float | None = None
+        self.best_name: str | None = None
+        self._checkpoints = Path()
+        self._saved_step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_name": self.best_name}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_value, self.best_name = state_dict["best_value"], state_dict["best_name"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._checkpoints = Path(trainer.default_root_dir) / "checkpoints"
+        if self.monitor is None and stage == "fit" and isinstance(pl_module, ZooModule) and pl_module.best_metric:
+            self.monitor, self.mode = pl_module.best_metric
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_step = updates(trainer)
+        if self.resumed_from is None:
+            return
+        self._continue_best(trainer)
+        # Last before the first batch: what ran since the start (building loaders, other callbacks) has drawn numbers.
+        states = rng_state.load(self.resumed_from / layout.RNG_FILE, trainer.global_rank)
+        if states is None:
+            sys.stderr.write("note: more ranks than the checkpoint had; the new ones keep their fresh random states\n")
+        else:
+            rng_state.restore(states)
+
+    def _continue_best(self, trainer: Trainer) -> None:
+        """`best` as it was at the checkpoint; forgotten where this run folder does not hold it."""
+        if self.best_name is None or not (self._checkpoints / self.best_name / layout.SEAL).is_file():
+            self.best_value = self.best_name = None
+        elif trainer.is_global_zero:
+            layout.point(self._checkpoints, layout.BEST, self.best_name)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._due(trainer) and not validation_follows(trainer):
+            self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        improved = self._improves(trainer)
+        if improved or self._due(trainer):
+            self._save(trainer, pl_module)
+        if improved and trainer.is_global_zero and self.best_name is not None:
+            layout.point(self._checkpoints, layout.BEST, self.best_name)
+            layout.prune(self._checkpoints, self.keep)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if updates(trainer) != self._saved_step:
+            self._save(trainer, pl_module)
+
+    def _due(self, trainer: Trainer) -> bool:
+        step = updates(trainer)
+        if step == self._saved_step:
+            return False
+        return is_last_update(trainer) or bool(self.every_n_steps and step % self.every_n_steps == 0)
+
+    def _improves(self, trainer: Trainer) -> bool:
+        """Whether this validation is the best so far (then it is noted); a tie is not, nor is NaN."""
+        if self.monitor is None:
+            return False
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
+            raise InputError(
+                f"the metric {self.monitor!r} was not logged in validation.{suggestion(self.monitor, metrics)}"
+            )
+        value = float(metrics[self.monitor])
+        if math.isnan(value):
+            return False
+        if self.best_value is not None and (
+            value >= self.best_value if self.mode == "min" else value <= self.best_value
+        ):
+            return False
+        self.best_value, self.best_name = value, layout.step_name(updates(trainer))
+        return True
+
+    def _save(self, trainer: Trainer, module: LightningModule) -> None:
+        if is_trial(trainer):
+            return
+        save_checkpoint(trainer, module, self._checkpoints)
+        self._saved_step = updates(trainer)
+        if trainer.is_global_zero:
+            layout.prune(self._checkpoints, self.keep)
+
+
+def resume(trainer: Trainer, module: LightningModule, data: LightningDataModule | None, checkpoint: Path) -> None:
+    """Trains on from a verified checkpoint folder as if there had been no interruption (same number of ranks)."""
+    if isinstance(data, ShardData):
+        data.load_data_state(read_data_state(checkpoint))
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, FolderCheckpoint):
+            callback.resumed_from = checkpoint
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint / layout.TRAINER_FILE, weights_only=True)
+
+
+def initialise_from(module: ZooModule, folder: str | Path) -> None:
+    """Takes over the model's weights, and nothing else, from a checkpoint folder or a model folder; strictly.
+
+    InputError: no model there, one of another family, or names and shapes that differ.
+    """
+    given = Path(folder)
+    if not given.is_dir():
+        raise InputError(f"--init_from: there is no folder {given}. Give a checkpoint or a model folder.")
+    is_checkpoint = (given / layout.MODEL_FOLDER).is_dir() or (given / layout.TRAINER_FILE).exists()
+    source = resolve_checkpoint(given) / layout.MODEL_FOLDER if is_checkpoint else given
+    config = source / "config.json"
+    if not config.is_file():
+        raise InputError(f"--init_from: {source} holds no model (no config.json). Give a checkpoint or a model folder.")
+    kind, wanted = json.loads(config.read_text(encoding="utf-8")).get("model_type"), module.model.config.model_type
+    if kind != wanted:
+        raise InputError(f"--init_from: {source} is a {kind!r} model, this config trains a {wanted!r} model.")
+    loaded = type(module.model).from_pretrained(str(source))
+    try:
+        module.model.load_state_dict(loaded.state_dict())
+    except RuntimeError as fault:
+        text = " ".join(str(fault).split())
+        raise InputError(f"--init_from: {source} does not fit the model of this config: {text[:600]}") from fault
+    if (receipt := getattr(loaded, "load_receipt", None)) is not None:
+        module.receipts.append({"init_from": str(source), "receipt": str(receipt)})

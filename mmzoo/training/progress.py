@@ -1,0 +1,153 @@
+"""How a run shows that it lives, on stderr: Rich bars on a terminal, a line now and then elsewhere; and its speed."""
+
+# ruff: noqa: ARG002 - a hook of Lightning is handed more than it needs
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+
+from mmzoo.training.data_module import ShardData
+from mmzoo.training.stepping import log_interval, step_to_log, updates
+
+LINE_SECONDS = 10.0
+
+
+def short(metrics: Mapping[str, Any]) -> str:
+    """Metrics on one line, four significant digits."""
+    return "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items() if name != "v_num")
+
+
+class PlainProgress(ProgressBar):
+    """One line at most every ten seconds of training, and one after each validation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = self._start = time.monotonic()
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def _line(self, text: str) -> None:
+        if self._enabled:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+        self._last = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last = self._start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            self._line(self._where(trainer) + short(self.get_metrics(trainer, pl_module)))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            measured = {name: v for name, v in trainer.callback_metrics.items() if name.startswith("val")}
+            self._line(self._where(trainer) + short(measured))
+
+    def _evaluation_batch(self, what: str, batch_idx: int) -> None:
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            self._line(f"{what} batch {batch_idx + 1}")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._evaluation_batch("validation", batch_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._evaluation_batch("test", batch_idx)
+
+    def _where(self, trainer: Trainer) -> str:
+        total = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
+        return f"step {updates(trainer)}{total}  {time.monotonic() - self._start:.0f} s  "
+
+
+def progress_callback() -> ProgressBar:
+    """Rich on a terminal, plain lines where stderr is a file or a pipe."""
+    return RichProgressBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else PlainProgress()
+
+
+class Throughput(Callback):
+    """Logs `samples_per_second` (all ranks) and `data_wait_share` (of the time in the training loop) at each log step.
+
+    Validation and saving are left out of the time.
+    """
+
+    def __init__(self) -> None:
+        self._outside = 0.0
+        self._left_at = 0.0
+        self._reset(0.0)
+
+    def _reset(self, wait: float) -> None:
+        self._since = time.perf_counter()
+        self._batches = 0
+        self._outside = 0.0
+        self._wait = wait
+
+    def _waited(self, trainer: Trainer) -> float:
+        data = getattr(trainer, "datamodule", None)
+        return data.stream.wait_seconds if isinstance(data, ShardData) and data.stream else 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset(self._waited(trainer))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._left_at = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._outside += time.perf_counter() - self._left_at
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A save begins; `on_train_batch_start` ends it."""
+        self._left_at = time.perf_counter()
+        self._saving = True
+
+    _saving = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._saving:
+            self._saving = False
+            self._outside += time.perf_counter() - self._left_at
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._batches += 1
+        if step_to_log(trainer) > updates(trainer) or updates(trainer) % max(1, log_interval(trainer)):
+            return
+        data = getattr(trainer, "datamodule", None)
+        seconds = time.perf_counter() - self._since - self._outside
+        if isinstance(data, ShardData) and seconds > 0:
+            waited = self._waited(trainer)
+            values = {
+                "samples_per_second": self._batches * data.global_batch / seconds,
+                "data_wait_share": min(1.0, (waited - self._wait) / seconds),
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(values)
+            self._reset(waited)

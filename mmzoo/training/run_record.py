@@ -1,0 +1,155 @@
+"""The run folder: its name, the config of every start, and `run.json`: what was run, on what, how it ended.
+
+runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  checkpoints/  earlier/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mmzoo
+from mmzoo.errors import InputError
+from mmzoo.training.durable_files import write_text
+
+SCHEMA = 1
+PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")
+RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
+#: What a fresh start in a used run folder moves away, so that two trainings never mix.
+OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE)
+
+
+def timestamp() -> str:
+    """UTC time for file names, to the microsecond so that two starts never share one."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def default_name(config: str | None) -> str:
+    """Run name from the last config file and the time: "tiny-demo-20261124-013000"."""
+    stem = Path(config).name.removesuffix(".yaml").removesuffix(".yml") if config else "run"
+    return f"{stem}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
+
+
+def make_run_folder(folder: Path) -> None:
+    """Creates the run folder and proves that it can be written; InputError otherwise."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as fault:
+        raise InputError(
+            f"the run folder {folder} cannot be written ({fault.strerror}). Choose another with --run."
+        ) from fault
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Moves the outcome of an earlier training in this folder to `earlier/<time>/`; None when there was none."""
+    present = [name for name in OUTCOMES if (folder / name).exists()]
+    if not present:
+        return None
+    place = folder / "earlier" / timestamp()
+    place.mkdir(parents=True)
+    for name in present:
+        (folder / name).rename(place / name)
+    return place
+
+
+def save_config(folder: Path, text: str) -> None:
+    """Writes the full config of this start under its time, and as `config.yaml`, the latest."""
+    write_text(folder / f"config.{timestamp()}.yaml", text)
+    write_text(folder / CONFIG_FILE, text)
+
+
+def versions() -> dict[str, str]:
+    """Versions of mmzoo, Python and the packages that numbers depend on."""
+    found = {"mmzoo": mmzoo.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in GiB and GPU names."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_gib": round(pages / 2**30, 1),
+        "gpus": gpus,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the clone that this code runs from, with "+changes" when files differ; None outside a clone."""
+    root = Path(mmzoo.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + "+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+    return answer.stdout.strip()
+
+
+class RunRecord:
+    """`run.json`: written when a run starts, completed when it ends, however it ends."""
+
+    def __init__(self, folder: Path, verb: str, arguments: list[str], config: str) -> None:
+        self._path = folder / RECORD_FILE
+        self._start = time.monotonic()
+        self.content: dict[str, Any] = {
+            "schema": SCHEMA,
+            "status": "running",
+            "verb": verb,
+            "command": shlex.join(["mmzoo", verb, *arguments]),
+            "working_directory": str(Path.cwd()),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+            "versions": versions(),
+            "hardware": hardware(),
+            "git_commit": git_commit(),
+            "python_executable": sys.executable,
+        }
+
+    def write(self, **values: Any) -> None:
+        """Adds values and writes the file in one step."""
+        self.content.update(values)
+        write_text(self._path, json.dumps(self.content, indent=1, default=str) + "\n")
+
+    def end(self, status: str, steps: int, metrics: Mapping[str, Any], **values: Any) -> None:
+        """status: "finished", "failed" or "interrupted". Wall time in seconds."""
+        self.write(
+            status=status,
+            ended=datetime.now(UTC).isoformat(timespec="seconds"),
+            wall_seconds=round(time.monotonic() - self._start, 3),
+            steps=steps,
+            metrics={name: float(value) for name, value in sorted(metrics.items())},
+            **values,
+        )

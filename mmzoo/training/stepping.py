@@ -1,0 +1,55 @@
+"""What counts as a step. The only file that looks into Lightning's loop for it.
+
+A step is one update of the model's weights (of the generator where several optimisers take turns), because that is what
+schedules, checkpoints and plots are about; micro-batches of an accumulation are not steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+def updates(trainer: Trainer) -> int:
+    """Weight updates since the start of training, also over resumed runs."""
+    return trainer.global_step
+
+
+def step_to_log(trainer: Trainer) -> int:
+    """The step that a value logged now belongs to: while gradients are gathered, the update that they are for."""
+    gathering = trainer.training and trainer.fit_loop._should_accumulate()
+    return updates(trainer) + (1 if gathering else 0)
+
+
+def is_last_update(trainer: Trainer) -> bool:
+    """Whether training ends with the batch that was just trained on (asked in `on_train_batch_end`)."""
+    if 0 <= trainer.max_steps <= updates(trainer):
+        return True
+    return (
+        trainer.is_last_batch
+        and trainer.max_epochs not in (None, -1)
+        and trainer.current_epoch + 1 >= trainer.max_epochs
+    )
+
+
+def log_interval(trainer: Trainer) -> int:
+    """Updates between two logged steps (Lightning sets the attribute outside of the class that type checkers see)."""
+    return trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this is `--trainer.fast_dev_run`: a few batches to see that nothing breaks; leaves no files."""
+    return bool(trainer.fast_dev_run)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether Lightning validates right after this batch (asked in `on_train_batch_end`).
+
+    A checkpoint that is due now is then written after it: one written before would skip that validation on resume.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    return (
+        fetcher is not None and trainer.enable_validation and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+    )

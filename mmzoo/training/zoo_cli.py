@@ -1,0 +1,257 @@
+"""LightningCLI for this zoo: our base classes, run folders, loggers and checkpoints; one verb at a time."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from mmzoo.errors import InputError
+from mmzoo.training import run_record
+from mmzoo.training.checkpoint_folder import TRAINER_FILE, read_seal, resolve_checkpoint
+from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, resume
+from mmzoo.training.config_check import Section, load_class
+from mmzoo.training.data_module import ShardData
+from mmzoo.training.data_state import DataPosition
+from mmzoo.training.loggers import MetricsCsv, TensorBoard
+from mmzoo.training.module import ZooModule
+from mmzoo.training.progress import Throughput, progress_callback
+from mmzoo.training.stepping import is_trial
+from mmzoo.training.strategies import check_strategy
+
+#: Arguments of the trainer's methods that are ours to give.
+OUR_ARGUMENTS = {
+    "model",
+    "datamodule",
+    "train_dataloaders",
+    "val_dataloaders",
+    "dataloaders",
+    "weights_only",
+    "verbose",
+}
+#: A child process that Lightning starts for another rank reads its run folder here: its own clock would name another.
+RUN_FOLDER_VARIABLE = "MMZOO_RUN_FOLDER"
+TRAINER_DEFAULTS = {
+    # Ranks are split by data_engine; stdout is for data, so no summary table there.
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
+
+def sections(verb: str) -> dict[str, Section]:
+    """The top-level keys of a config and what they may hold."""
+    method = inspect.signature(getattr(Trainer, verb)).parameters
+    plain = ["seed_everything", "run", "init_from", *(name for name in method if name not in {"self", *OUR_ARGUMENTS})]
+    return {
+        "model": Section(base=ZooModule),
+        "data": Section(base=ShardData),
+        "trainer": Section(options_of=Trainer),
+        "checkpoint": Section(options_of=FolderCheckpoint),
+        **{name: Section() for name in plain},
+    }
+
+
+def _mistake_in(fault: BaseException | None) -> InputError | None:
+    while fault is not None and not isinstance(fault, InputError):
+        fault = fault.__cause__ or fault.__context__
+    return fault
+
+
+class ConfigOfStart(SaveConfigCallback):
+    """Keeps the full config of every start; Lightning's own refuses a second start in the same folder."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        text = self.parser.dump(self.config, skip_unset=False)
+        run_record.save_config(Path(trainer.default_root_dir), text)
+
+
+class ZooCLI(LightningCLI):
+    """Parses, builds and runs one verb. `argv`: what the user typed; `arguments`: what is parsed instead of it."""
+
+    def __init__(self, verb: str, prog: str, argv: list[str], arguments: list[str], config: str | None) -> None:
+        self.verb = verb
+        self.argv = argv
+        self.config_name = config
+        self.checkpoint: Path | None = None
+        self.run_folder = Path()
+        super().__init__(
+            ZooModule,
+            ShardData,
+            save_config_callback=ConfigOfStart,
+            trainer_defaults=dict(TRAINER_DEFAULTS),
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": prog.rpartition(" ")[0] or "mmzoo",
+                "exit_on_error": False,
+                verb: {"exit_on_error": False},
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=[verb, *arguments],
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Only the verb at hand: each further parser would cost its building time."""
+        return {self.verb: set(OUR_ARGUMENTS)}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", type=str | None, default=None, help="run folder (default: runs/CONFIG-TIME)")
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="checkpoint or model folder to take the model's weights from, nothing else",
+        )
+        parser.add_lightning_class_args(FolderCheckpoint, "checkpoint")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let the checkpoint's hyperparameters override the user's flags."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.verb]
+        model_class = load_class(config.model.class_path)
+        check_strategy(
+            config.trainer.strategy, config.trainer.accelerator, model_class.several_optimizers, model_class.__name__
+        )
+        if config.ckpt_path and config.init_from:
+            raise InputError("--ckpt_path and --init_from exclude each other: the first brings weights as well.")
+        if config.ckpt_path in ("last", "best"):
+            if not config.run:
+                raise InputError(f"--ckpt_path {config.ckpt_path} needs to know the run. Add --run runs/NAME")
+            config.ckpt_path = str(Path(config.run) / "checkpoints" / config.ckpt_path)
+        if config.ckpt_path:
+            self.checkpoint = resolve_checkpoint(config.ckpt_path)
+        self._prepare_run_folder(config.run or config.trainer.default_root_dir)
+
+    def _prepare_run_folder(self, given: str | None) -> None:
+        if inherited := os.environ.get(RUN_FOLDER_VARIABLE) if "LOCAL_RANK" in os.environ else None:
+            self.run_folder = Path(inherited)
+            return
+        of_checkpoint = (
+            self.checkpoint and self.checkpoint.parent.name == "checkpoints" and self.checkpoint.parent.parent
+        )
+        run = Path(given or of_checkpoint or Path("runs") / run_record.default_name(self.config_name)).absolute()
+        self.run_folder = run if self.verb == "fit" else run / self.verb
+        os.environ[RUN_FOLDER_VARIABLE] = str(self.run_folder)
+        run_record.make_run_folder(self.run_folder)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as fault:
+            # jsonargparse wraps what a class raises while it is built; a user's mistake in there is shown as it was.
+            if (mistake := _mistake_in(fault)) is not None:
+                raise mistake from None
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        callbacks: list[Callback] = [DataPosition(), Throughput()]
+        configured = config.get("callbacks") or []
+        has_bar = any(
+            isinstance(callback, ProgressBar) for callback in configured if not isinstance(configured, Callback)
+        )
+        if config.get("enable_progress_bar") is not False and not has_bar:
+            callbacks.append(progress_callback())
+        self.trainer_defaults["callbacks"] = callbacks
+        loggers: list[MetricsCsv | TensorBoard] = []
+        if config.get("logger") in (None, True):
+            step = read_seal(self.checkpoint)["step"] if self.checkpoint and self.verb == "fit" else None
+            loggers = [MetricsCsv(self.run_folder, step), TensorBoard(self.run_folder, step)]
+            kwargs["logger"] = loggers
+        trainer = super().instantiate_trainer(default_root_dir=str(self.run_folder), **kwargs)
+        for logger in loggers:
+            logger.trainer = trainer
+        return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        if config.get("enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, FolderCheckpoint)]
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (ValueError, MisconfigurationException) as fault:
+            raise InputError(f"trainer: Lightning refuses it: {' '.join(str(fault).split())}") from fault
+
+    def after_instantiate_classes(self) -> None:
+        if init_from := self._get(self.config, "init_from"):
+            initialise_from(self.model, init_from)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs the verb between the start and the end of its run record."""
+        if not self.trainer.is_global_zero or is_trial(self.trainer):
+            super()._run_subcommand(subcommand)
+            return
+        if self.verb == "fit" and self.checkpoint is None and (place := run_record.set_aside(self.run_folder)):
+            sys.stderr.write(f"note: the earlier training in {self.run_folder} was moved to {place}\n")
+        parser, config = self._parser(self.verb), self.config[self.verb]
+        record = run_record.RunRecord(self.run_folder, self.verb, self.argv, parser.dump(config, skip_unset=False))
+        record.write(
+            seed=config.seed_everything,
+            resumed_from=str(self.checkpoint) if self.checkpoint else None,
+            init_from=config.init_from,
+            data={"index": str(self.datamodule.index_folder), "identity": self.datamodule.identity()},
+            receipts=self.model.receipts,
+        )
+        try:
+            super()._run_subcommand(subcommand)
+        except (KeyboardInterrupt, SystemExit):
+            self._end(record, "interrupted")
+            raise
+        except BaseException as fault:
+            self._end(record, "failed", error=f"{type(fault).__name__}: {fault}")
+            if isinstance(fault, MisconfigurationException):
+                raise InputError(f"Lightning refuses this config: {' '.join(str(fault).split())}") from fault
+            raise
+        self._end(record, "finished")
+
+    def _end(self, record: run_record.RunRecord, status: str, **values: Any) -> None:
+        record.end(status, self.trainer.global_step, self.trainer.callback_metrics, **values)
+
+    def fit(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None) -> None:  # noqa: ARG002
+        """Trains, from the start or on from a checkpoint."""
+        if self.trainer.is_global_zero:
+            trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+            sys.stderr.write(f"training {trained:,} parameters; run folder: {self.run_folder}\n")
+        if self.checkpoint is None:
+            self.trainer.fit(model, datamodule=datamodule)
+        else:
+            resume(self.trainer, model, datamodule, self.checkpoint)
+
+    def validate(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None) -> None:  # noqa: ARG002
+        """Measures on the validation split; the metrics go to stdout as one JSON document."""
+        self._evaluate(self.trainer.validate, model, datamodule)
+
+    def test(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None) -> None:  # noqa: ARG002
+        """The module's test steps; the metrics go to stdout as one JSON document."""
+        self._evaluate(self.trainer.test, model, datamodule)
+
+    def _evaluate(self, method: Any, model: ZooModule, datamodule: ShardData) -> None:
+        method(model, datamodule=datamodule, ckpt_path=self._trainer_file(), weights_only=True, verbose=False)
+        if self.trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+            sys.stdout.write(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+
+    def predict(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None, **options: Any) -> None:  # noqa: ARG002
+        """The module's predict steps; where predictions go is the module's or a writer callback's business."""
+        self.trainer.predict(
+            model, datamodule=datamodule, ckpt_path=self._trainer_file(), weights_only=True, return_predictions=False
+        )
+
+    def _trainer_file(self) -> Path | None:
+        return self.checkpoint / TRAINER_FILE if self.checkpoint else None

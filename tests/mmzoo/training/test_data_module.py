@@ -1,0 +1,79 @@
+import itertools
+
+import pytest
+from tiny_training import MeanColour
+
+from mmzoo.errors import InputError
+from mmzoo.training.data_module import ShardData, TrainStream
+
+
+def data(shards, **settings):
+    return ShardData(str(shards), MeanColour(), **{"global_batch": 4, **settings})
+
+
+def ids(stream):
+    return [name for batch in stream for name in batch["sample_ids"]]
+
+
+def test_epochs_cut_one_endless_sequence(shards):
+    stream = data(shards).train_dataloader()
+    assert len(stream) == 3
+    positions = [int(p) for _ in range(3) for batch in stream for p in batch["positions"]]
+    assert positions == list(range(36))
+
+
+def test_an_interrupted_epoch_goes_on_with_the_next_batch(shards):
+    stream = data(shards).train_dataloader()
+    next(iter(stream))
+    assert next(iter(stream))["positions"].tolist() == [4, 5, 6, 7]
+
+
+def test_a_restored_position_gives_the_rest_of_the_sequence(shards):
+    whole = ids(itertools.islice(data(shards, steps_per_epoch=10).train_dataloader(), 8))
+    first = data(shards)
+    first.position = 12
+    second = data(shards, global_batch=2, steps_per_epoch=10)
+    second.load_data_state(first.data_state())
+    assert ids(itertools.islice(second.train_dataloader(), 10)) == whole[12:32]
+
+
+def test_validation_is_the_same_every_time_and_may_look_twice(shards):
+    once, twice = (data(shards, val_passes=passes).val_dataloader() for passes in (1, 2))
+    assert ids(once) == ids(once)
+    assert len(ids(once)) == 7
+    assert len(ids(twice)) == 14
+
+
+def test_another_order_is_refused(shards):
+    state = data(shards).data_state()
+    for change, words in (
+        ({"seed": 1}, "another order"),
+        ({"identity": "x"}, "not those of"),
+        ({"schema": 9}, "schema 9"),
+    ):
+        with pytest.raises(InputError, match=words):
+            data(shards).load_data_state({**state, **change})
+
+
+@pytest.mark.parametrize("name", ["global_batch", "val_batch", "val_passes", "steps_per_epoch"])
+def test_numbers_below_one_are_refused(shards, name):
+    with pytest.raises(InputError, match=f"{name} must be at least 1"):
+        data(shards, **{name: 0})
+
+
+def test_a_batch_that_does_not_divide_by_the_ranks_is_refused(shards):
+    class ThreeRanks:
+        global_rank, world_size = 0, 3
+
+    module = data(shards)
+    module.trainer = ThreeRanks()
+    with pytest.raises(InputError, match=r"global_batch is 4, which does not divide by 3 ranks. Try 6"):
+        module.train_dataloader()
+
+
+def test_waiting_is_measured(monkeypatch):
+    clock = itertools.count(0, 2)
+    monkeypatch.setattr("mmzoo.training.data_module.time.perf_counter", lambda: next(clock))
+    stream = TrainStream([1, 2, 3], 3)
+    assert list(stream) == [1, 2, 3]
+    assert stream.wait_seconds == 6

@@ -1,0 +1,75 @@
+"""The tiny model, its training and its transform; imported by class path, as a family's would be."""
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from mmzoo.training.module import ZooModule
+from mmzoo.training.optimizers import OptimizerSettings
+
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny_for_tests"
+
+    def __init__(self, width: int = 4, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+
+class TinyModel(PreTrainedModel):
+    config_class = TinyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.first = nn.Linear(192, config.width)
+        self.second = nn.Linear(config.width, 3)
+        self.post_init()
+
+    def forward(self, pixels):
+        return self.second(torch.tanh(self.first(pixels)))
+
+
+class MeanColour:
+    """Pixels and their mean colour, with noise that depends on the sample's position only."""
+
+    def __init__(self, noise: float = 0.0):
+        self.noise = noise
+
+    def __call__(self, sample, random):
+        pixels = sample.fields["image"].reshape(-1).astype("float32") / 255
+        pixels = pixels + self.noise * random.standard_normal(192, dtype="float32")
+        return {"pixels": pixels, "target": pixels.reshape(-1, 3).mean(0)}
+
+
+class TinyTraining(ZooModule):
+    """Draws from the global generator in each step, so that a resume without random states cannot be equal."""
+
+    best_metric = ("val/loss", "min")
+
+    def __init__(self, width: int = 4, optimizer: OptimizerSettings | None = None):
+        super().__init__(optimizer)
+        self.model = TinyModel(TinyConfig(width=width))
+        self.seen: list[str] = []
+
+    def _loss(self, batch):
+        error = (self.model(batch["pixels"]) - batch["target"]) ** 2
+        return error.sum(), error.numel()
+
+    def training_step(self, batch, batch_idx):
+        self.seen += batch["sample_ids"]
+        batch["pixels"] = batch["pixels"] + 0.01 * torch.randn_like(batch["pixels"])
+        total, count = self._loss(batch)
+        self.log_ratio("train/loss", total, count)
+        return total / count
+
+    def validation_step(self, batch, batch_idx):
+        self.log_ratio("val/loss", *self._loss(batch))
+
+    test_step = validation_step
+
+    def predict_step(self, batch, batch_idx):
+        return self.model(batch["pixels"])
+
+
+class SeveralTraining(TinyTraining):
+    several_optimizers = True

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from mmzoo.errors import InputError
+from mmzoo.hub.quiet import no_progress_bars
 from mmzoo.hub.receipt import LoadReceipt, make_receipt
 
 NAMES_SHOWN = 5
@@ -43,7 +44,8 @@ class ZooModel(PreTrainedModel):
         where = str(pretrained_model_name_or_path)
         options.update(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
         try:
-            model, report = super().from_pretrained(where, *arguments, **options)
+            with no_progress_bars():
+                model, report = super().from_pretrained(where, *arguments, **options)
         except Exception as fault:
             # transformers and safetensors raise many types for a damaged or incomplete folder; each is the folder's
             # fault as long as the folder is named, so they become one line.

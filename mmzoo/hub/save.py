@@ -10,6 +10,7 @@ from typing import Any
 
 from mmzoo.errors import InputError
 from mmzoo.hub.card import card_text
+from mmzoo.hub.quiet import no_progress_bars
 
 
 def save_model(model: Any, folder: str | Path, *, processor: Any = None, card: dict[str, Any] | None = None) -> Path:
@@ -23,7 +24,8 @@ def save_model(model: Any, folder: str | Path, *, processor: Any = None, card: d
     except OSError as fault:
         raise InputError(f"{folder} cannot be written ({fault.strerror}). Choose a writable folder.") from fault
     try:
-        model.save_pretrained(temporary, max_shard_size="5GB")
+        with no_progress_bars():
+            model.save_pretrained(temporary, max_shard_size="5GB")
         if processor is not None:
             processor.save_pretrained(temporary)
         (temporary / "README.md").write_text(card_text(model.config.model_type, card or {}))

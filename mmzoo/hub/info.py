@@ -56,5 +56,8 @@ def main(argv: list[str], prog: str) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(info, indent=1) + "\n")
     else:
-        sys.stdout.writelines(f"{key:<18} {value:,}\n" if isinstance(value, int) else f"{key:<18} {value}\n" for key, value in info.items())
+        sys.stdout.writelines(
+            f"{key:<18} {value:,}\n" if isinstance(value, int) else f"{key:<18} {value}\n"
+            for key, value in info.items()
+        )
     return 0

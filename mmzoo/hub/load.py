@@ -22,7 +22,9 @@ def model_folder(folder_or_id: str | Path, revision: str | None = None) -> Path:
         folder = folder / "model"
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise InputError(f"{folder} holds no config.json, so it is not a model folder. Name a checkpoint or its model/.")
+            raise InputError(
+                f"{folder} holds no config.json, so it is not a model folder. Name a checkpoint or its model/."
+            )
         return folder.resolve()
     text = str(folder_or_id)
     if folder.exists() or text.startswith(("/", "./", "../", "~")) or text.count("/") != 1:
@@ -43,7 +45,9 @@ def read_model_type(folder: Path) -> str:
     try:
         return str(json.loads((folder / "config.json").read_text())["model_type"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as fault:
-        raise InputError(f"{folder / 'config.json'} is not a model config ({type(fault).__name__}). Save the model again.") from fault
+        raise InputError(
+            f"{folder / 'config.json'} is not a model config ({type(fault).__name__}). Save the model again."
+        ) from fault
 
 
 def from_pretrained(
@@ -60,9 +64,13 @@ def from_pretrained(
     model_type = read_model_type(folder)
     families = {name: entry.family for name, entry in find_families().items()}
     if model_type not in families:
-        raise InputError(f"{folder} holds a {model_type!r}, which is no family of this zoo.{suggestion(model_type, families)}")
+        raise InputError(
+            f"{folder} holds a {model_type!r}, which is no family of this zoo.{suggestion(model_type, families)}"
+        )
     if not list(folder.glob("*.safetensors")):
-        raise InputError(f"{folder} holds no .safetensors file; pickled weights are never loaded. Save the model again.")
+        raise InputError(
+            f"{folder} holds no .safetensors file; pickled weights are never loaded. Save the model again."
+        )
     model_class = load_object(families[model_type].model)
     model = model_class.from_pretrained(
         folder, dtype=dtype, allow_missing=tuple(allow_missing), receipt_file=receipt_file, quiet=quiet

@@ -52,7 +52,9 @@ class ZooModel(PreTrainedModel):
             if isinstance(fault, InputError | KeyboardInterrupt | MemoryError):
                 raise
             first_line = str(fault).strip().splitlines()[0] if str(fault).strip() else ""
-            raise InputError(f"{where} could not be loaded as {cls.__name__}: {type(fault).__name__} {first_line}") from fault
+            raise InputError(
+                f"{where} could not be loaded as {cls.__name__}: {type(fault).__name__} {first_line}"
+            ) from fault
         receipt = make_receipt(model, Path(where), report)
         cls._refuse_gaps(where, receipt, allow_missing)
         model.load_receipt = receipt
@@ -65,7 +67,11 @@ class ZooModel(PreTrainedModel):
     @staticmethod
     def _refuse_gaps(where: str, receipt: LoadReceipt, allow_missing: tuple[str, ...]) -> None:
         forbidden = [name for name in receipt.missing if not any(re.fullmatch(p, name) for p in allow_missing)]
-        for kind, names in (("lacks", forbidden), ("has unknown", receipt.unexpected), ("has misshapen", receipt.mismatched)):
+        for kind, names in (
+            ("lacks", forbidden),
+            ("has unknown", receipt.unexpected),
+            ("has misshapen", receipt.mismatched),
+        ):
             if names:
                 raise InputError(
                     f"{where} {kind} tensors: {_some(list(names))}. The weights do not belong to this config; "

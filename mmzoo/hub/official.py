@@ -99,7 +99,9 @@ def export_main(argv: list[str], prog: str) -> int:
     folder = model_folder(arguments.folder)
     model = from_pretrained(folder)
     extra = read_weights(folder / EXTRA_FILE) if (folder / EXTRA_FILE).is_file() else None
-    state = load_object(get_family(model.config.model_type).official).to_official(model.state_dict(), model.config, extra)
+    state = load_object(get_family(model.config.model_type).official).to_official(
+        model.state_dict(), model.config, extra
+    )
     _write(state, out)
     sys.stderr.write(f"exported {len(state)} tensors to {out}\n")
     return 0

@@ -64,7 +64,9 @@ IMPLIED = {
     "pixel_decoder_groupnorm_groups": lambda _: 32,
     "pixel_decoder_groupnorm_eps": lambda _: 1e-6,
 }
-PROVENANCE = re.compile(r"(weight_seed|image_seed|min_margin.*|codebook_level_scales|variant_.*|dropped_from_.*|n_tensors|low_amplitude_.*|semantic_fold)")
+PROVENANCE = re.compile(
+    r"(weight_seed|image_seed|min_margin.*|codebook_level_scales|variant_.*|dropped_from_.*|n_tensors|low_amplitude_.*|semantic_fold)"
+)
 
 
 def official_name(name: str) -> str:
@@ -84,7 +86,9 @@ def config_from_official(values: Mapping[str, Any]) -> EvoTokConfig:
         if ours in known:
             settings[ours] = value
         elif name not in IMPLIED and not PROVENANCE.fullmatch(name):
-            raise InputError(f"official config: {name!r} is not a setting of EvoTok.{suggestion(name, [*known, *RENAMED])}")
+            raise InputError(
+                f"official config: {name!r} is not a setting of EvoTok.{suggestion(name, [*known, *RENAMED])}"
+            )
     config = EvoTokConfig(**settings)
     for name, implied in IMPLIED.items():
         if name in values and values[name] != implied(config):
@@ -102,7 +106,9 @@ def _names(config: EvoTokConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
 def expected_layout(config: EvoTokConfig) -> dict[str, tuple[int, ...]]:
     """Official tensor names and shapes of a complete checkpoint."""
     if config.slim:
-        raise InputError("a slim model lacks the layers after the tap, so it has no official layout. Import without slim.")
+        raise InputError(
+            "a slim model lacks the layers after the tap, so it has no official layout. Import without slim."
+        )
     layout = dict(_names(config).values())
     return {USAGE_WINDOW: (USAGE_ROWS, config.levels), **layout}
 
@@ -112,19 +118,29 @@ def to_ours(state: Mapping[str, Tensor], config: EvoTokConfig) -> tuple[dict[str
     layout = expected_layout(config)
     missing = sorted(set(layout) - set(state) - {USAGE_WINDOW})
     unexpected = sorted(set(state) - set(layout))
-    wrong = [f"{n} is {tuple(state[n].shape)}, not {layout[n]}" for n in layout if n in state and tuple(state[n].shape) != layout[n]]
+    wrong = [
+        f"{n} is {tuple(state[n].shape)}, not {layout[n]}"
+        for n in layout
+        if n in state and tuple(state[n].shape) != layout[n]
+    ]
     for title, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise InputError(f"official weights, {title}: {'; '.join(names[:5])}{more}. Check that --config belongs to --weights.")
+            raise InputError(
+                f"official weights, {title}: {'; '.join(names[:5])}{more}. Check that --config belongs to --weights."
+            )
     ours = {name: state[official] for name, (official, _) in _names(config).items()}
     for name, tensor in ours.items():
         if name.endswith(".table") and bool(tensor[-1].any()):
-            raise InputError(f"official weights: the padding row of {official_name(name)} is not zero, so this is not an EvoTok table.")
+            raise InputError(
+                f"official weights: the padding row of {official_name(name)} is not zero, so this is not an EvoTok table."
+            )
     return ours, {USAGE_WINDOW: state[USAGE_WINDOW]} if USAGE_WINDOW in state else {}
 
 
-def to_official(state: Mapping[str, Tensor], config: EvoTokConfig, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+def to_official(
+    state: Mapping[str, Tensor], config: EvoTokConfig, extra: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
     """Our tensors -> the authors' complete layout. `extra` is re-emitted as it came; None = a model trained here."""
     expected_layout(config)
     official = {official_name(name): tensor for name, tensor in state.items()}

@@ -23,17 +23,20 @@ def main(argv: list[str], prog: str) -> int:
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--model", required=True, help="model folder, checkpoint folder or Hub id")
     parser.add_argument("--out", type=Path, required=True, help="folder for NAME_input.png, NAME_levelsN.png")
-    parser.add_argument("--levels", default=None, help="level counts, e.g. 1,2,4; default: those the pixels were trained on")
+    parser.add_argument(
+        "--levels", default=None, help="level counts, e.g. 1,2,4; default: those the pixels were trained on"
+    )
     arguments = parser.parse_args(argv)
     wanted = _levels(arguments.levels) if arguments.levels else None
     stems = [file.stem for file in arguments.images]
     if len(set(stems)) != len(stems):
         raise InputError("two of the images have the same name, so their outputs would collide. Rename one.")
     import torch
+    from PIL import Image
 
     from data_engine.decode import decode_image
     from mmzoo.hub.load import from_pretrained
-    from tokenizers_visual.evotok.crops import CenterCrop, adm_center_crop, pixels_to_tensor  # noqa: F401
+    from tokenizers_visual.evotok.crops import adm_center_crop, pixels_to_tensor
     from tokenizers_visual.evotok.modeling import EvoTokModel
     from tokenizers_visual.evotok.processing import EvoTokImageProcessor
 
@@ -56,7 +59,8 @@ def main(argv: list[str], prog: str) -> int:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a prefix was asked for by name here
         for file, pixels in zip(arguments.images, pictures, strict=True):
-            images = CenterCrop(model.config.image_size).tensor(pixels).unsqueeze(0)
+            crop = adm_center_crop(Image.fromarray(pixels), model.config.image_size)
+            images = pixels_to_tensor(crop).unsqueeze(0)
             codes, _ = model.encode(images)
             processor.postprocess(images)[0].save(arguments.out / f"{file.stem}_input.png")
             for count in wanted:

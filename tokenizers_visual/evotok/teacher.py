@@ -67,7 +67,9 @@ class Teacher(nn.Module):
         super().__init__()
         modules = dict(network.named_modules())
         if layer not in modules:
-            raise InputError(f"the teacher has no layer {layer!r}.{suggestion(layer, modules)} Set model.teacher.layer.")
+            raise InputError(
+                f"the teacher has no layer {layer!r}.{suggestion(layer, modules)} Set model.teacher.layer."
+            )
         self.network = network.eval().requires_grad_(False)
         self.layer = layer
         self.prefix_tokens = prefix_tokens
@@ -104,6 +106,8 @@ def _on_grid(features: Tensor, prefix_tokens: int, grid: tuple[int, int]) -> Ten
             return features
         side = round(features.shape[1] ** 0.5)
         if side * side != features.shape[1]:
-            raise InputError(f"the teacher gives {features.shape[1]} tokens, no square grid. Set model.teacher.prefix_tokens.")
+            raise InputError(
+                f"the teacher gives {features.shape[1]} tokens, no square grid. Set model.teacher.prefix_tokens."
+            )
         features = features.transpose(1, 2).reshape(len(features), -1, side, side)
     return F.interpolate(features, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)

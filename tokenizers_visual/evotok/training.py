@@ -99,5 +99,3 @@ class EvoTokTraining(ZooModule):
         """The counterpart: the teacher's own weights stand in for what `state_dict` leaves out."""
         teacher = {} if self.teacher is None else {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
         return super().load_state_dict({**state_dict, **teacher}, strict=strict, assign=assign)
-
-

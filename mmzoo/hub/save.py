@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -32,7 +31,7 @@ def save_model(model: Any, folder: str | Path, *, processor: Any = None, card: d
         temporary.chmod(0o755)
         if folder.exists():
             folder.rmdir()
-        os.replace(temporary, folder)
+        temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -72,9 +73,9 @@ class EvoTokModel(ZooModel):
     base_model_prefix = ""
     main_input_name = "pixel_values"
     _supports_sdpa = True
-    _no_split_modules = ["SiglipEncoderLayer", "ResidualBlock", "Block"]
+    _no_split_modules: ClassVar[list[str]] = ["SiglipEncoderLayer", "ResidualBlock", "Block"]
     #: Codes must not depend on the dtype that a user loads the model in.
-    _keep_in_fp32_modules_strict = {"quantizer"}
+    _keep_in_fp32_modules_strict: ClassVar[set[str]] = {"quantizer"}
 
     def __init__(self, config: EvoTokConfig) -> None:
         super().__init__(config)
@@ -182,7 +183,21 @@ class EvoTokModel(ZooModel):
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, SiglipVisionEmbeddings):
+        elif isinstance(module, InputScaling):
+            init.constant_(module.shift, 0.5)
+            init.constant_(module.scale, 0.5)
+        elif isinstance(module, SemanticDecoder):
+            self._init_semantic_decoder(module)
+        elif isinstance(module, Codebook):
+            if not getattr(module.table, "_is_hf_initialized", False):
+                module.reset()
+        else:
+            self._init_siglip_part(module)
+
+    @staticmethod
+    def _init_siglip_part(module: nn.Module) -> None:
+        """SigLIP's own starting values; the position ids are no saved state and are always written."""
+        if isinstance(module, SiglipVisionEmbeddings):
             init.normal_(module.position_embedding.weight, std=module.embed_dim**-0.5)
             init.copy_(module.position_ids, torch.arange(module.num_positions).expand((1, -1)))
         elif isinstance(module, SiglipAttention):
@@ -197,13 +212,6 @@ class EvoTokModel(ZooModel):
             init.xavier_uniform_(module.probe)
             init.xavier_uniform_(module.attention.in_proj_weight)
             init.zeros_(module.attention.in_proj_bias)
-        elif isinstance(module, InputScaling):
-            init.constant_(module.shift, 0.5)
-            init.constant_(module.scale, 0.5)
-        elif isinstance(module, SemanticDecoder):
-            self._init_semantic_decoder(module)
-        elif isinstance(module, Codebook) and not getattr(module.table, "_is_hf_initialized", False):
-            module.reset()
 
     def _init_semantic_decoder(self, decoder: SemanticDecoder) -> None:
         """Truncated normal 0.02; the two matrices that end a residual branch shrink with depth (spec 1.6)."""

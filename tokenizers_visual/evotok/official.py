@@ -78,7 +78,7 @@ def official_name(name: str) -> str:
 
 
 def config_from_official(values: Mapping[str, Any]) -> EvoTokConfig:
-    """Our configuration from a recorded official one; faithful quantizer. InputError on an unknown or contrary entry."""
+    """Our configuration from a recorded official one; faithful quantizer. Unknown or contrary entries are refused."""
     settings: dict[str, Any] = {"quantizer_mode": "faithful"}
     known = [name for name in EvoTokConfig.__annotations__ if not name.startswith("_")]
     for name, value in values.items():
@@ -106,9 +106,7 @@ def _names(config: EvoTokConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
 def expected_layout(config: EvoTokConfig) -> dict[str, tuple[int, ...]]:
     """Official tensor names and shapes of a complete checkpoint."""
     if config.slim:
-        raise InputError(
-            "a slim model lacks the layers after the tap, so it has no official layout. Import without slim."
-        )
+        raise InputError("a slim model lacks the layers after the tap: no official layout. Import without slim.")
     layout = dict(_names(config).values())
     return {USAGE_WINDOW: (USAGE_ROWS, config.levels), **layout}
 
@@ -133,7 +131,7 @@ def to_ours(state: Mapping[str, Tensor], config: EvoTokConfig) -> tuple[dict[str
     for name, tensor in ours.items():
         if name.endswith(".table") and bool(tensor[-1].any()):
             raise InputError(
-                f"official weights: the padding row of {official_name(name)} is not zero, so this is not an EvoTok table."
+                f"official weights: the padding row of {official_name(name)} is not zero: no EvoTok table."
             )
     return ours, {USAGE_WINDOW: state[USAGE_WINDOW]} if USAGE_WINDOW in state else {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import cast
 
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class Stage(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, blocks: int, *, attention: bool, upsample: bool) -> None:
         super().__init__()
         widths = [channels_in] + [channels_out] * blocks
-        self.residual = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.residual = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(widths))
         self.attention = nn.ModuleList(SpatialAttention(channels_out) for _ in range(blocks if attention else 0))
         if upsample:
             self.upsample = Upsample(channels_out)

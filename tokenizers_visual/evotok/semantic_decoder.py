@@ -79,7 +79,7 @@ class SemanticDecoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.semantic_layernorm_eps)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position table (1, h*w + 1, C) for any grid; interpolated bicubically in fp32 when it is not the native one."""
+        """Position table (1, h*w + 1, C) for any grid; interpolated bicubically in fp32 off the native one."""
         if grid == self.grid:
             return self.position_embedding
         table = self.position_embedding[:, 1:].float().reshape(1, *self.grid, -1).permute(0, 3, 1, 2)

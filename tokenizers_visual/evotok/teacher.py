@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,8 +51,8 @@ def _build(settings: TeacherSettings) -> nn.Module:
         )
     except (OSError, ValueError, RuntimeError) as fault:
         raise InputError(
-            f"the teacher {settings.source!r} could not be loaded ({type(fault).__name__}). Give a local folder, or a Hub id "
-            f"while the network is there: model.teacher.source."
+            f"the teacher {settings.source!r} could not be loaded ({type(fault).__name__}). "
+            f"Give a local folder, or a Hub id while the network is there: model.teacher.source."
         ) from fault
     if report["missing_keys"] or report["mismatched_keys"]:
         raise InputError(f"the teacher {settings.source} lacks weights, e.g. {sorted(report['missing_keys'])[:3]}.")

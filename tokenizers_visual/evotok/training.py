@@ -61,7 +61,7 @@ class EvoTokTraining(ZooModule):
             features = self.teacher(images, (output.codes.shape[1], output.codes.shape[2]))
             if features.shape[-1] != output.semantics.shape[-1]:
                 raise InputError(
-                    f"the teacher gives {features.shape[-1]} channels and semantic_out_width is {output.semantics.shape[-1]}. "
+                    f"the teacher has {features.shape[-1]} channels, semantic_out_width {output.semantics.shape[-1]}. "
                     f"Set model.overrides.semantic_out_width to {features.shape[-1]}."
                 )
         commitment = LossSum(output.commitment_sum, output.commitment_count)

@@ -1,0 +1,77 @@
+"""One contract over every family that is found (architecture, section 4)."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from mmzoo.families import Family, find_families, load_object
+
+FAMILIES = [entry.family for entry in find_families().values()]
+pytestmark = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+def tiny_config(family: Family):
+    return load_object(family.config)(**family.variants["tiny"])
+
+
+def batch_of(family: Family, size: int):
+    return load_object(f"{family.contract}:example_batch")(tiny_config(family), size, seed=0)
+
+
+def test_the_folder_is_complete(family):
+    assert find_families()[family.name].missing == ()
+
+
+@pytest.mark.parametrize("public", [False, True], ids=["tiny", "all"])
+def test_variants_build_on_the_meta_device(family, public):
+    for name in family.variants if public else ["tiny"]:
+        with torch.device("meta"):
+            model = load_object(family.model)(load_object(family.config)(**family.variants[name]))
+        assert all(tensor.is_meta for tensor in model.state_dict().values())
+
+
+def test_batch_of_one_equals_batch_of_many(family):
+    torch.manual_seed(0)
+    model = load_object(family.model)(tiny_config(family)).eval()
+    batch = batch_of(family, 4)
+    with torch.inference_mode():
+        together = model(**batch)
+        for index in range(4):
+            alone = model(**{name: tensor[index : index + 1] for name, tensor in batch.items()})
+            torch.testing.assert_close(alone.reconstruction[0], together.reconstruction[index], atol=1e-4, rtol=1e-4)
+
+
+def test_overfits_one_batch(family):
+    torch.manual_seed(0)
+    config = tiny_config(family)
+    config.ema_decay = 0.9
+    model = load_object(family.model)(config).train()
+    batch = batch_of(family, 2)
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=2e-3)
+    errors = []
+    for _ in range(60):
+        output = model(**batch)
+        error = (output.reconstruction - batch["pixel_values"]).square().mean()
+        optimizer.zero_grad()
+        (error + output.commitment_loss).backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.25 * errors[0], errors[::10]
+
+
+def test_official_layout_is_bit_equal_both_ways(family):
+    torch.manual_seed(0)
+    official = load_object(family.official)
+    config = tiny_config(family)
+    state = load_object(family.model)(config).state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exported = official.to_official(state, config, None)
+    assert {name: tuple(t.shape) for name, t in exported.items()} == official.expected_layout(config)
+    ours, extra = official.to_ours(exported, config)
+    assert ours.keys() == state.keys()
+    assert all(torch.equal(ours[name], state[name]) for name in state)
+    assert official.to_official(ours, config, extra).keys() == exported.keys()

@@ -25,7 +25,6 @@ VERBS: dict[str, Command] = {
     "models info": Command("mmzoo.hub.info:main", "count the parameters of a model, without building it"),
     "models import": Command("mmzoo.hub.official:import_main", "turn the authors' checkpoint into a model folder"),
     "models export": Command("mmzoo.hub.official:export_main", "turn a model folder into the authors' layout"),
-    "demo": Command("mmzoo.demo:main", "from image files to a trained, reloaded, measured model, offline"),
 }
 
 

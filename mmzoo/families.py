@@ -56,7 +56,6 @@ class Family:
     stages: Mapping[str, str]  #: training stage -> LightningModule class
     variants: Mapping[str, Mapping[str, Any]]  #: public variant name -> config arguments; always holds "tiny"
     suites: tuple[str, ...] = ()
-    demo: str | None = None  #: function run by `mmzoo demo`
     auto_classes: tuple[str, ...] = ("AutoModel",)
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ only and forgets it in some paths, so its own slot stays empty.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,11 +27,12 @@ Transform = Callable[..., Any]
 class TrainStream:
     """`length` batches an epoch from one endless loader; the next epoch goes on where this one stopped.
 
-    No DataLoader to Lightning: it is neither rebuilt, nor restarted (workers stay warm), nor saved by it.
+    No DataLoader to Lightning: it is neither rebuilt, nor restarted (workers stay warm), nor saved by it. `make` builds
+    the loader at the current position when the first batch is asked for.
     """
 
-    def __init__(self, loader: Any, length: int) -> None:
-        self.loader = loader
+    def __init__(self, make: Callable[[], Iterable[Any]], length: int) -> None:
+        self.make = make
         self.length = length
         self.wait_seconds = 0.0  #: time the training loop has stood waiting for batches
         self._batches: Iterator[Any] | None = None
@@ -43,23 +44,38 @@ class TrainStream:
         for _ in range(self.length):
             start = time.perf_counter()
             if self._batches is None:
-                self._batches = iter(self.loader)
+                self._batches = iter(self.make())
             batch = next(self._batches)
             self.wait_seconds += time.perf_counter() - start
             yield batch
+
+    def close(self) -> None:
+        """Ends the workers now. Left to the garbage collector, each would be waited for five seconds."""
+        self._batches = None
 
 
 class EvaluationStream:
     """Every pass the same batches from the start."""
 
-    def __init__(self, loader: Any) -> None:
-        self.loader = loader
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+        self._loader: Any = None
+
+    @property
+    def loader(self) -> Any:
+        if self._loader is None:
+            self._loader = self.make()
+        return self._loader
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.loader)
+
+    def close(self) -> None:
+        """Ends the workers now, as in TrainStream."""
+        self._loader = None
 
 
 class ShardData(LightningDataModule):
@@ -105,6 +121,7 @@ class ShardData(LightningDataModule):
         self.background: Literal["white"] | None = background
         self.position = 0  #: samples consumed by optimiser steps so far, over all ranks
         self.stream: TrainStream | None = None
+        self._evaluation_streams: list[EvaluationStream] = []
 
     def open_index(self) -> ShardIndex:
         """The index; InputError when the folder is missing or no shard folder."""
@@ -150,7 +167,8 @@ class ShardData(LightningDataModule):
 
         rows = len(self.open_index().split_rows("train"))
         length = self.steps_per_epoch or max(1, rows // self.global_batch)
-        self.stream = TrainStream(make_loader(self.loader_settings("train"), self.transform, None), length)
+        self.loader_settings("train")  # a mistake in them is reported here, before the first step
+        self.stream = TrainStream(lambda: make_loader(self.loader_settings("train"), self.transform, None), length)
         return self.stream
 
     def val_dataloader(self) -> Any:
@@ -159,7 +177,10 @@ class ShardData(LightningDataModule):
 
         if not len(self.open_index().split_rows("val")):
             return []
-        return EvaluationStream(make_loader(self.loader_settings("val"), self.val_transform, None))
+        settings = self.loader_settings("val")
+        stream = EvaluationStream(lambda: make_loader(settings, self.val_transform, None))
+        self._evaluation_streams.append(stream)
+        return stream
 
     def test_dataloader(self) -> Any:
         """The validation split: the shards have no third one."""
@@ -169,10 +190,11 @@ class ShardData(LightningDataModule):
         """The validation split."""
         return self.val_dataloader()
 
-    def teardown(self, stage: str) -> None:
-        """Lets the workers go; counts as the end of the stream, not of the position."""
-        if stage == "fit":
-            self.stream = None
+    def teardown(self, stage: str) -> None:  # noqa: ARG002
+        """Ends the workers; the position stays."""
+        for stream in (self.stream, *self._evaluation_streams):
+            if stream is not None:
+                stream.close()
 
     def data_state(self) -> dict[str, Any]:
         """What `data_state.json` holds."""

@@ -21,7 +21,7 @@ FIRST_COLUMNS = ("step", "epoch")
 
 
 def step_now(trainer: Trainer | None, step: int | None) -> int:
-    """The update that a value belongs to; Lightning itself hands loggers a count that starts at 0 and stays 0 outside of fit."""
+    """The update that a value belongs to; Lightning hands loggers a count from 0 that stays 0 outside of fit."""
     return step_to_log(trainer) if trainer is not None else (step or 0)
 
 

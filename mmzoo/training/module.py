@@ -55,13 +55,14 @@ class ZooModule(LightningModule):
         In training: the value of this batch on this rank, per step. In evaluation: sum of totals / sum of counts over
         all batches and ranks, once at the end; a name that never got a count is not logged.
         """
+        if self.trainer.training:
+            value = torch.as_tensor(total).detach() / count
+            self.log(name, value, on_step=True, on_epoch=False, prog_bar=prog_bar)
+            return
         pair = torch.stack(
             [torch.as_tensor(value, dtype=torch.float64, device=self.device).detach() for value in (total, count)]
         )
-        if self.trainer.training:
-            self.log(name, (pair[0] / pair[1]).float(), on_step=True, on_epoch=False, prog_bar=prog_bar)
-        else:
-            self._ratios[name] = self._ratios[name] + pair if name in self._ratios else pair
+        self._ratios[name] = self._ratios[name] + pair if name in self._ratios else pair
 
     def log_evaluation(self) -> None:
         """Logs what `log_ratio` gathered in an evaluation epoch; called by the epoch-end hooks below."""

@@ -64,10 +64,14 @@ class EvoTokConfig(PretrainedConfig):
         if self.quantizer_mode not in ("corrected", "faithful"):
             raise InputError(f"quantizer_mode is {self.quantizer_mode!r}. Use 'corrected' or 'faithful'.")
         if self.encoder_width % self.encoder_heads:
-            raise InputError(f"encoder_width {self.encoder_width} is not a multiple of encoder_heads {self.encoder_heads}.")
+            raise InputError(
+                f"encoder_width {self.encoder_width} is not a multiple of encoder_heads {self.encoder_heads}."
+            )
         channels = [self.pixel_decoder_base_channels * m for m in self.pixel_decoder_channel_multipliers]
         if any(count % GROUPNORM_GROUPS for count in channels):
-            raise InputError(f"pixel decoder widths {channels} must be multiples of {GROUPNORM_GROUPS} (GroupNorm groups).")
+            raise InputError(
+                f"pixel decoder widths {channels} must be multiples of {GROUPNORM_GROUPS} (GroupNorm groups)."
+            )
         if min(self.pixel_levels, self.semantic_levels) < 1:
             raise InputError("pixel_levels and semantic_levels must be at least 1.")
         if not 0 < self.encoder_depth_run <= self.encoder_layers:
@@ -91,8 +95,10 @@ class EvoTokConfig(PretrainedConfig):
     @property
     def encoder_depth_run(self) -> int:
         """How many encoder layers run: those up to the tapped one."""
-        return (self.encoder_layers + 1 + self.encoder_feature_index) if self.encoder_feature_index < 0 else (
-            self.encoder_feature_index
+        return (
+            (self.encoder_layers + 1 + self.encoder_feature_index)
+            if self.encoder_feature_index < 0
+            else (self.encoder_feature_index)
         )
 
     def encoder_config(self) -> SiglipVisionConfig:

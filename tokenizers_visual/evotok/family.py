@@ -72,6 +72,7 @@ SIGLIP2_256: dict[str, Any] = {
     "semantic_blocks": 3,
     "semantic_heads": 12,
     "semantic_out_width": 1024,
+    "vq_warmup": 2000,
 }
 
 #: google/siglip2-so400m-patch14-384: 27 x 27 tokens, 432 px out of the decoder, resized to 384 (spec 1.1).
@@ -98,7 +99,6 @@ family = Family(
     official="tokenizers_visual.evotok.official",
     contract="tokenizers_visual.evotok.contract",
     stages={
-        "teacher": "tokenizers_visual.evotok.teacher_training:CropTeacherTraining",
         "tokenizer": "tokenizers_visual.evotok.training:EvoTokTraining",
     },
     variants={
@@ -108,7 +108,6 @@ family = Family(
         "siglip2-256": SIGLIP2_256,
         "siglip2-384": SIGLIP2_384,
     },
-    demo="tokenizers_visual.evotok.demo:main",
 )
 
 commands = {

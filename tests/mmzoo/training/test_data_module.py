@@ -74,6 +74,6 @@ def test_a_batch_that_does_not_divide_by_the_ranks_is_refused(shards):
 def test_waiting_is_measured(monkeypatch):
     clock = itertools.count(0, 2)
     monkeypatch.setattr("mmzoo.training.data_module.time.perf_counter", lambda: next(clock))
-    stream = TrainStream([1, 2, 3], 3)
+    stream = TrainStream(lambda: [1, 2, 3], 3)
     assert list(stream) == [1, 2, 3]
     assert stream.wait_seconds == 6

@@ -176,6 +176,38 @@ def test_accumulated_batches_count_when_the_optimiser_steps(config, tmp_path):
     assert [row["step"] for row in table(tmp_path)] == [str(step) for step in range(1, 9)]
 
 
+def test_a_checkpoint_is_written_after_the_validation_of_its_step(config, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(
+        "mmzoo.training.checkpoints.save_checkpoint",
+        lambda trainer, module, folder: saved.append((trainer.global_step, "val/loss" in trainer.callback_metrics)),
+    )
+    monkeypatch.setattr("mmzoo.training.checkpoint_folder.point", lambda *_: None)
+    assert fit(config, tmp_path, "--trainer.max_steps", "4") == 0
+    assert saved == [(1, False), (2, False), (3, True), (4, True)]
+
+
+def test_our_own_fault_keeps_its_trace_and_is_recorded(config, tmp_path):
+    with pytest.raises(RuntimeError, match="the third step fails"):
+        fit(config, tmp_path, "--model", "tiny_training.FailingTraining")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["status"], record["steps"]) == ("failed", 2)
+    assert record["error"] == "RuntimeError: the third step fails"
+    assert len(table(tmp_path)) == 2
+    assert resolve_checkpoint(tmp_path / "checkpoints" / "last").name == "step_00000002"
+
+
+def test_progress_is_plain_lines_on_stderr(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mmzoo.training.progress.LINE_SECONDS", 0.0)
+    assert fit(config, tmp_path, "--trainer.max_steps", "3") == 0
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3", "3/3"]
+    assert "val/loss 0." in lines[-1]
+    assert captured.out == ""
+    assert not [word for word in ("Tip", "GPU available", "Seed set", "stopped:", "arning:") if word in captured.err]
+
+
 def test_the_same_command_works_twice(config, tmp_path, capsys):
     run = tmp_path / "run"
     for _ in range(2):

@@ -71,5 +71,12 @@ class TinyTraining(ZooModule):
         return self.model(batch["pixels"])
 
 
+class FailingTraining(TinyTraining):
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 2:
+            raise RuntimeError("the third step fails")
+        return super().training_step(batch, batch_idx)
+
+
 class SeveralTraining(TinyTraining):
     several_optimizers = True

@@ -1,0 +1,63 @@
+"""`mmzoo models info`: counts of a model, built on the meta device, so that any size answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmzoo.families import Family, get_family, get_variant, load_object
+from mmzoo.hub.load import model_folder, read_model_type
+
+
+def _config(name: str) -> tuple[Family, Any]:
+    if Path(name).expanduser().exists() or name.startswith((".", "/", "~")):
+        folder = model_folder(name)
+        family = get_family(read_model_type(folder))
+        return family, load_object(family.config).from_pretrained(folder)
+    family, variant = get_variant(name)
+    return family, load_object(family.config)(**family.variants[variant])
+
+
+def model_info(name: str) -> dict[str, Any]:
+    """Counts of "family/variant" or a model folder, in elements except for `tensors` and `official_tensors`."""
+    import torch
+
+    family, config = _config(name)
+    with torch.device("meta"):
+        model = load_object(family.model)(config)
+    parameters = list(model.parameters())
+    persistent = model.state_dict()
+    named = {key for key, _ in model.named_parameters()}
+    total = sum(p.numel() for p in parameters)
+    slim = bool(getattr(config, "slim", False))
+    layout = None if slim else load_object(family.official).expected_layout(config)
+    return {
+        "model": name,
+        "family": family.name,
+        "parameters": total,
+        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+        "buffers": sum(tensor.numel() for key, tensor in persistent.items() if key not in named),
+        "active_parameters": model.active_parameters() if hasattr(model, "active_parameters") else total,
+        "tensors": len(persistent),
+        "official_tensors": None if layout is None else len(layout),
+    }
+
+
+def main(argv: list[str], prog: str) -> int:
+    """`mmzoo models info FAMILY/VARIANT|FOLDER [--json]`."""
+    parser = argparse.ArgumentParser(prog=prog, description="Count the parameters of a model, without building it.")
+    parser.add_argument("model", help="family/variant, or a model folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    arguments = parser.parse_args(argv)
+    info = model_info(arguments.model)
+    if arguments.json:
+        sys.stdout.write(json.dumps(info, indent=1) + "\n")
+    else:
+        sys.stdout.writelines(
+            f"{key:<18} {value:,}\n" if isinstance(value, int) else f"{key:<18} {value}\n"
+            for key, value in info.items()
+        )
+    return 0

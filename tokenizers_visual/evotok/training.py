@@ -1,0 +1,101 @@
+"""Training of the tokenizer: reconstruction, commitment and, with a teacher, semantics (spec section 2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mmzoo.errors import InputError
+from mmzoo.families import get_variant
+from mmzoo.ops.residual_vq import usage
+from mmzoo.training.module import ZooModule
+from mmzoo.training.optimizers import OptimizerSettings
+from tokenizers_visual.evotok.configuration import checked_config
+from tokenizers_visual.evotok.losses import GeneratorLoss, GeneratorLossSettings, LossSum, generator_loss
+from tokenizers_visual.evotok.modeling import EvoTokModel, EvoTokOutput
+from tokenizers_visual.evotok.processing import EvoTokImageProcessor
+from tokenizers_visual.evotok.teacher import Teacher, TeacherSettings
+
+#: Images live in [-1, 1], so the peak-to-peak signal is 2.
+SIGNAL_RANGE = 2.0
+
+
+class EvoTokTraining(ZooModule):
+    """Trains an EvoTok variant.
+
+    variant: a name from `mmzoo families`, e.g. "evotok/small-64". overrides: settings of EvoTokConfig that replace the
+    variant's. teacher: None trains pixels only.
+    """
+
+    best_metric: ClassVar[tuple[str, Literal["min", "max"]] | None] = ("val/psnr", "max")
+
+    def __init__(
+        self,
+        variant: str = "evotok/tiny",
+        overrides: dict[str, Any] | None = None,
+        losses: GeneratorLossSettings | None = None,
+        teacher: TeacherSettings | None = None,
+        optimizer: OptimizerSettings | None = None,
+    ) -> None:
+        super().__init__(optimizer)
+        family, name = get_variant(variant)
+        self.model = EvoTokModel(checked_config({**family.variants[name], **(overrides or {})}, "model.overrides"))
+        self.processor = EvoTokImageProcessor(image_size=self.model.config.image_size)
+        self.losses = losses or GeneratorLossSettings()
+        self.teacher = Teacher.load(teacher) if teacher else None
+        if teacher:
+            self.receipts.append({"teacher": asdict(teacher)})
+        if self.teacher is None:
+            # Without a target the semantic read-out would be trained by nothing, and decay or DDP would still touch it.
+            self.model.semantic_decoder.requires_grad_(False)
+            self.model.decode_head.requires_grad_(False)
+
+    def _loss(self, images: Tensor) -> tuple[GeneratorLoss, EvoTokOutput]:
+        output = self.model(images)
+        features = None
+        if self.teacher is not None:
+            features = self.teacher(images, (output.codes.shape[1], output.codes.shape[2]))
+            if features.shape[-1] != output.semantics.shape[-1]:
+                raise InputError(
+                    f"the teacher gives {features.shape[-1]} channels and semantic_out_width is {output.semantics.shape[-1]}. "
+                    f"Set model.overrides.semantic_out_width to {features.shape[-1]}."
+                )
+        commitment = LossSum(output.commitment_sum, output.commitment_count)
+        semantics = output.semantics if features is not None else None
+        return generator_loss(self.losses, images, output.reconstruction, commitment, semantics, features), output
+
+    def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
+        """batch["image"] (B, 3, H, W) in [-1, 1] -> the loss of the step."""
+        loss, output = self._loss(batch["image"])
+        for name, part in loss.parts.items():
+            self.log_ratio(f"train/{name}", part.sum, part.count)
+        share, _ = usage(output.codes.flatten(0, 2), self.model.config.codebook_size)
+        self.log_ratio("train/usage", share.sum(), share.numel())
+        self.log_ratio("train/loss", loss.total, 1, prog_bar=True)
+        return loss.total
+
+    def validation_step(self, batch: dict[str, Any], _index: int) -> None:
+        """Logs the loss parts and the PSNR (dB, mean over images, of clamped floats)."""
+        images = batch["image"]
+        if len(images) == 0:
+            return
+        loss, output = self._loss(images)
+        for name, part in loss.parts.items():
+            self.log_ratio(f"val/{name}", part.sum, part.count)
+        error = (output.reconstruction.clamp(-1, 1) - images).float().square().flatten(1).mean(1)
+        psnr = 20 * math.log10(SIGNAL_RANGE) - 10 * torch.log10(error.clamp_min(1e-10))
+        self.log_ratio("val/psnr", psnr.sum(), len(images))
+
+    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Without the teacher, which never changes and is loaded from its own source."""
+        state = super().state_dict(*arguments, **options)
+        return {name: value for name, value in state.items() if not name.startswith("teacher.")}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """The counterpart: the teacher's own weights stand in for what `state_dict` leaves out."""
+        teacher = {} if self.teacher is None else {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
+        return super().load_state_dict({**state_dict, **teacher}, strict=strict, assign=assign)

@@ -34,7 +34,7 @@ FAMILY_FILES = (
 
 
 class Command(NamedTuple):
-    """A verb of the command line: `target` is "package.module:function", called as function(argv, prog) -> exit code."""
+    """A verb: `target` is "package.module:function", called as function(argv, prog) -> exit code."""
 
     target: str
     help: str

@@ -6,7 +6,8 @@ from typing import Any
 
 from mmzoo.families import Command, Family
 
-#: The fixture size: two updates a second on one core, every quirk of the full model (a head count that does not divide).
+#: The fixture size: two updates a second on one core, with the quirks of the full model (a head count that does not
+#: divide its width).
 TINY: dict[str, Any] = {
     "image_size": 32,
     "patch_size": 8,

@@ -45,7 +45,8 @@ class ZooModel(PreTrainedModel):
         options.update(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
         try:
             with no_progress_bars():
-                model, report = super().from_pretrained(where, *arguments, **options)
+                loaded: Any = super().from_pretrained(where, *arguments, **options)
+            model, report = loaded
         except Exception as fault:
             # transformers and safetensors raise many types for a damaged or incomplete folder; each is the folder's
             # fault as long as the folder is named, so they become one line.

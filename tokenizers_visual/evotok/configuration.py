@@ -103,7 +103,7 @@ class EvoTokConfig(PretrainedConfig):
 
     def encoder_config(self) -> SiglipVisionConfig:
         """The transformers configuration of the shared encoder."""
-        return SiglipVisionConfig(
+        siglip = SiglipVisionConfig(
             hidden_size=self.encoder_width,
             num_hidden_layers=self.encoder_layers,
             num_attention_heads=self.encoder_heads,
@@ -112,8 +112,9 @@ class EvoTokConfig(PretrainedConfig):
             layer_norm_eps=self.encoder_layernorm_eps,
             image_size=self.image_size,
             patch_size=self.patch_size,
-            attn_implementation=self._attn_implementation or "sdpa",
         )
+        siglip._attn_implementation = self._attn_implementation or "sdpa"
+        return siglip
 
 
 def checked_config(values: dict[str, Any], where: str) -> EvoTokConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from transformers.models.siglip.modeling_siglip import (
     SiglipMultiheadAttentionPoolingHead,
     SiglipVisionEmbeddings,
 )
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from mmzoo.errors import InputError
 from mmzoo.hub.model import ZooModel
@@ -33,15 +32,17 @@ from tokenizers_visual.evotok.vision_encoder import InputScaling, VisionEncoder
 class EvoTokOutput(ModelOutput):
     """latent (B, D, h, w); codes (B, h, w, L) int64; reconstruction (B, 3, H, W), unclamped, nominally [-1, 1];
     semantics (B, h*w, C); commitment_loss = commitment_sum / commitment_count.
+
+    transformers demands None defaults; the model always fills every field.
     """
 
-    latent: Tensor | None = None
-    codes: Tensor | None = None
-    reconstruction: Tensor | None = None
-    semantics: Tensor | None = None
-    commitment_loss: Tensor | None = None
-    commitment_sum: Tensor | None = None
-    commitment_count: int | None = None
+    latent: Tensor = None  # pyright: ignore[reportAssignmentType]
+    codes: Tensor = None  # pyright: ignore[reportAssignmentType]
+    reconstruction: Tensor = None  # pyright: ignore[reportAssignmentType]
+    semantics: Tensor = None  # pyright: ignore[reportAssignmentType]
+    commitment_loss: Tensor = None  # pyright: ignore[reportAssignmentType]
+    commitment_sum: Tensor = None  # pyright: ignore[reportAssignmentType]
+    commitment_count: int = None  # pyright: ignore[reportAssignmentType]
 
 
 def quantizer_settings(config: EvoTokConfig) -> QuantizerSettings:
@@ -73,9 +74,9 @@ class EvoTokModel(ZooModel):
     base_model_prefix = ""
     main_input_name = "pixel_values"
     _supports_sdpa = True
-    _no_split_modules: ClassVar[list[str]] = ["SiglipEncoderLayer", "ResidualBlock", "Block"]
+    _no_split_modules = ["SiglipEncoderLayer", "ResidualBlock", "Block"]  # noqa: RUF012  # transformers' own form
     #: Codes must not depend on the dtype that a user loads the model in.
-    _keep_in_fp32_modules_strict: ClassVar[set[str]] = {"quantizer"}
+    _keep_in_fp32_modules_strict = {"quantizer"}  # noqa: RUF012
 
     def __init__(self, config: EvoTokConfig) -> None:
         super().__init__(config)
@@ -217,8 +218,9 @@ class EvoTokModel(ZooModel):
         """Truncated normal 0.02; the two matrices that end a residual branch shrink with depth (spec 1.6)."""
         for tensor in (decoder.cls_token, decoder.position_embedding, decoder.patch_embed.weight):
             init.trunc_normal_(tensor, std=0.02)
-        init.zeros_(decoder.patch_embed.bias)
-        for depth, block in enumerate(decoder.blocks, start=1):
+        if decoder.patch_embed.bias is not None:
+            init.zeros_(decoder.patch_embed.bias)
+        for depth, block in enumerate(decoder.typed_blocks, start=1):
             shrunk = 0.02 / math.sqrt(2 * depth)
             init.trunc_normal_(block.attention.qkv.weight, std=0.02)
             init.trunc_normal_(block.mlp.fc1.weight, std=0.02)

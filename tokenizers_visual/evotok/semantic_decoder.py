@@ -78,6 +78,11 @@ class SemanticDecoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.semantic_blocks))
         self.norm = nn.LayerNorm(width, eps=config.semantic_layernorm_eps)
 
+    @property
+    def typed_blocks(self) -> list[Block]:
+        """The transformer blocks, first to last."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (1, h*w + 1, C) for any grid; interpolated bicubically in fp32 off the native one."""
         if grid == self.grid:

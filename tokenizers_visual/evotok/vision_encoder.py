@@ -16,6 +16,9 @@ from tokenizers_visual.evotok.configuration import EvoTokConfig
 class InputScaling(nn.Module):
     """Maps images in [-1, 1] to what SigLIP expects. The identity, except that outliers are clamped (spec 1.2)."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("shift", torch.full((1, 3, 1, 1), 0.5))

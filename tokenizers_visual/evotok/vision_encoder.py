@@ -26,7 +26,9 @@ class InputScaling(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W), nominally in [-1, 1] -> same shape, clamped."""
-        levels = ((images + 1.0) * 127.5).clamp(0.0, 255.0)
+        levels = (images + 1.0) * 127.5
+        # Not clamp(): in torch 2.15 its gradient is zero at the bounds themselves; the recorded run let it through.
+        levels = torch.where(levels < 0.0, 0.0, torch.where(levels > 255.0, 255.0, levels))
         return (levels / 255.0 - self.shift) / self.scale
 
 

@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 STAMP := $(VENV)/.installed
-IMAGES ?=
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -14,13 +13,11 @@ ifneq ($(abspath $(CURDIR))/,$(ROOT))
 $(error run it as: make -C $(ROOT) $(MAKECMDGOALS))
 endif
 
-.PHONY: help setup demo test check bench wheel clean
+.PHONY: help setup test check wheel clean
 
 help:
-	@echo "make demo [IMAGES=folder]  train, measure and reload a small EvoTok; writes runs/demo/report.html"
 	@echo "make test                  the whole test suite"
 	@echo "make check                 ruff, pyright, import contracts"
-	@echo "make bench                 speed ratios, side by side in one run; writes runs/bench"
 	@echo "make wheel                 dist/*.whl"
 
 setup: $(STAMP)
@@ -34,9 +31,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(UV) pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)
-	@$(BIN)/mmzoo demo $(if $(IMAGES),--images "$(IMAGES)")
-
 test: $(STAMP)
 	@$(BIN)/python -m pytest
 
@@ -45,9 +39,6 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/python -m pytest tests/test_architecture.py
-
-bench: $(STAMP)
-	@$(BIN)/python -m tests.benchmarks
 
 wheel: $(STAMP)
 	@$(UV) build --wheel --python $(BIN)/python

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from mmzoo.errors import InputError
@@ -19,6 +20,12 @@ NAMES_SHOWN = 5
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def own_memory(model: torch.nn.Module) -> None:
+    """Copies every tensor: a loaded one maps its file, so that overwriting the file would change the live model."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 class ZooModel(PreTrainedModel):
@@ -58,6 +65,7 @@ class ZooModel(PreTrainedModel):
             ) from fault
         receipt = make_receipt(model, Path(where), report)
         cls._refuse_gaps(where, receipt, allow_missing)
+        own_memory(model)
         model.load_receipt = receipt
         if receipt_file is not None:
             receipt.write(Path(receipt_file))

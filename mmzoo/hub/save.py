@@ -28,7 +28,10 @@ def save_model(model: Any, folder: str | Path, *, processor: Any = None, card: d
         if processor is not None:
             processor.save_pretrained(temporary)
         (temporary / "README.md").write_text(card_text(model.config.model_type, card or {}))
+        # mkdtemp and safetensors write for the owner only; a published folder is for everyone.
         temporary.chmod(0o755)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         if folder.exists():
             folder.rmdir()
         temporary.replace(folder)

@@ -49,7 +49,9 @@ class PlainProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if time.monotonic() - self._last >= LINE_SECONDS:
-            self._line(self._where(trainer) + short(self.get_metrics(trainer, pl_module)))
+            # What the last validation measured was said then; beside every later step it would look like news.
+            now = {n: v for n, v in self.get_metrics(trainer, pl_module).items() if not n.startswith("val")}
+            self._line(self._where(trainer) + short(now))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,17 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmzoo.errors import InputError, suggestion
+from mmzoo.hub.receipt import sha256_of
 
 KINDS = ("transformers", "timm", "mmzoo")
+#: EvoTok's images: values in [-1, 1].
+PLAIN = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
 class TeacherSettings:
     """Which network, and which of its layers.
 
-    source: local folder or Hub id (for timm a model name such as "vit_small_patch16_224.dino"). layer: dotted name of
-    the module whose output (B, N, C) or (B, C, h, w) is taken, e.g. "encoder.layers.22". prefix_tokens: class and
-    register tokens at the start of the sequence, which are dropped.
+    source: local folder or Hub id (for timm a model name such as "vit_small_patch16_224.dino", or "local-dir:FOLDER").
+    layer: dotted name of the module whose output (B, N, C) or (B, C, h, w) is taken, e.g. "encoder.layers.22".
+    prefix_tokens: class and register tokens at the start of the sequence, which are dropped. image_size: px that images
+    are resized to for the teacher (None: as they are). mean, std: what its input is normalised by, for pixels in [0, 1]
+    (None: what the network's own preprocessing says, else 0.5).
     """
 
     source: str
@@ -28,41 +35,31 @@ class TeacherSettings:
     kind: str = "transformers"
     prefix_tokens: int = 0
     revision: str | None = None
+    image_size: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
 
-def _build(settings: TeacherSettings) -> nn.Module:
-    if settings.kind == "mmzoo":
-        from mmzoo.hub.load import from_pretrained
-
-        return from_pretrained(settings.source, revision=settings.revision)
-    try:
-        if settings.kind == "timm":
-            import timm
-
-            return timm.create_model(settings.source, pretrained=True, num_classes=0)
-        from transformers import AutoConfig, AutoModel, SiglipVisionModel
-
-        config = AutoConfig.from_pretrained(settings.source, revision=settings.revision)
-        # A SigLIP folder may hold both towers; only the vision half is wanted.
-        vision = config.model_type.startswith("siglip")
-        loader: Any = SiglipVisionModel if vision else AutoModel
-        model, report = loader.from_pretrained(
-            settings.source, revision=settings.revision, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as fault:
-        raise InputError(
-            f"the teacher {settings.source!r} could not be loaded ({type(fault).__name__}). "
-            f"Give a local folder, or a Hub id while the network is there: model.teacher.source."
-        ) from fault
-    if report["missing_keys"] or report["mismatched_keys"]:
-        raise InputError(f"the teacher {settings.source} lacks weights, e.g. {sorted(report['missing_keys'])[:3]}.")
-    return model
+class _LayerReached(Exception):
+    """Ends the teacher's forward pass: what comes after the tapped layer is not wanted."""
 
 
 class Teacher(nn.Module):
-    """Frozen features at a named layer; never in training mode, never given a gradient."""
+    """Frozen features at a named layer; never in training mode, never given a gradient, never run past the layer."""
 
-    def __init__(self, network: nn.Module, layer: str, prefix_tokens: int = 0) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layer: str,
+        prefix_tokens: int = 0,
+        *,
+        image_size: int | None = None,
+        mean: tuple[float, ...] = PLAIN,
+        std: tuple[float, ...] = PLAIN,
+    ) -> None:
         super().__init__()
         modules = dict(network.named_modules())
         if layer not in modules:
@@ -72,13 +69,23 @@ class Teacher(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.layer = layer
         self.prefix_tokens = prefix_tokens
+        self.image_size = image_size
+        self.receipt: dict[str, Any] = {}
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def load(cls, settings: TeacherSettings) -> Teacher:
         """The teacher that `settings` names; InputError when its weights are absent."""
         if settings.kind not in KINDS:
             raise InputError(f"model.teacher.kind is {settings.kind!r}.{suggestion(settings.kind, KINDS)}")
-        return cls(_build(settings), settings.layer, settings.prefix_tokens)
+        network = _from_zoo(settings) if settings.kind == "mmzoo" else _from_library(settings)
+        mean, std = _normalisation(network, settings)
+        teacher = cls(
+            network, settings.layer, settings.prefix_tokens, image_size=settings.image_size, mean=mean, std=std
+        )
+        teacher.receipt = {**asdict(settings), **_origin(network, settings), "mean": list(mean), "std": list(std)}
+        return teacher
 
     def train(self, mode: bool = True) -> Teacher:  # noqa: ARG002
         """A teacher stays in evaluation mode whatever its parent does."""
@@ -87,14 +94,99 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """images (B, 3, H, W) in [-1, 1], clamped -> features (B, h * w, C) on `grid` (h, w), fp32."""
+        images = images.clamp(-1.0, 1.0)
+        if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(-1, 1)
+        return _on_grid(self._tap(((images + 1) / 2 - self.mean) / self.std).float(), self.prefix_tokens, grid)
+
+    def _tap(self, pixels: Tensor) -> Tensor:
         kept: list[Any] = []
-        hook = dict(self.network.named_modules())[self.layer].register_forward_hook(lambda *call: kept.append(call[2]))
+
+        def keep(*call: Any) -> None:
+            kept.append(call[2])
+            raise _LayerReached
+
+        hook = self.network.get_submodule(self.layer).register_forward_hook(keep)
         try:
-            self.network(images.clamp(-1.0, 1.0))
+            self.network(pixels)
+        except _LayerReached:
+            pass
         finally:
             hook.remove()
-        features = kept[0][0] if isinstance(kept[0], tuple) else kept[0]
-        return _on_grid(features.float(), self.prefix_tokens, grid)
+        if not kept:
+            raise InputError(f"the teacher's layer {self.layer!r} takes no part in its forward pass. Name another.")
+        return kept[0][0] if isinstance(kept[0], tuple) else kept[0]
+
+
+def _from_zoo(settings: TeacherSettings) -> nn.Module:
+    from mmzoo.hub.load import from_pretrained
+
+    return from_pretrained(settings.source, revision=settings.revision)
+
+
+def _from_library(settings: TeacherSettings) -> nn.Module:
+    """A timm or transformers model with its weights, all of them, or InputError."""
+    try:
+        if settings.kind == "timm":
+            import timm
+
+            return timm.create_model(settings.source, pretrained=True, num_classes=0)
+        return load_transformers_tower(settings.source, settings.revision)
+    except InputError:
+        raise
+    # Libraries raise OSError, ValueError, RuntimeError, safetensors' and the Hub client's own types for "not there".
+    except Exception as fault:
+        raise InputError(
+            f"the teacher {settings.source!r} could not be loaded ({type(fault).__name__}). "
+            f"Give a local folder, or a Hub id while the network is there: model.teacher.source."
+        ) from fault
+
+
+def load_transformers_tower(source: str, revision: str | None = None) -> nn.Module:
+    """A transformers model from safetensors; of a SigLIP the vision half. InputError when weights are missing."""
+    from transformers import AutoConfig, AutoModel, SiglipVisionModel
+
+    config = AutoConfig.from_pretrained(source, revision=revision)
+    # A SigLIP folder may hold both towers; only the vision half is wanted.
+    loader: Any = SiglipVisionModel if config.model_type.startswith("siglip") else AutoModel
+    model, report = loader.from_pretrained(source, revision=revision, use_safetensors=True, output_loading_info=True)
+    lacking = sorted([*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])])
+    if lacking:
+        raise InputError(f"the network {source} lacks weights, e.g. {', '.join(lacking[:3])}. Give a complete folder.")
+    return model
+
+
+def _normalisation(network: nn.Module, settings: TeacherSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of the input for pixels in [0, 1]: the user's, else the network's own, else 0.5."""
+    own: dict[str, Any] = {}
+    if settings.kind == "timm":
+        own = dict(getattr(network, "pretrained_cfg", None) or {})
+    elif settings.kind == "transformers":
+        own = _preprocessor_config(settings)
+    mean = settings.mean or own.get("mean") or own.get("image_mean") or PLAIN
+    std = settings.std or own.get("std") or own.get("image_std") or PLAIN
+    return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def _preprocessor_config(settings: TeacherSettings) -> dict[str, Any]:
+    from transformers.utils.hub import cached_file
+
+    file = cached_file(
+        settings.source,
+        "preprocessor_config.json",
+        revision=settings.revision,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    return json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+
+
+def _origin(network: nn.Module, settings: TeacherSettings) -> dict[str, Any]:
+    """Where the weights came from: sha256 of a local folder's files, else the commit that the Hub named."""
+    folder = Path(settings.source.removeprefix("local-dir:")).expanduser()
+    if folder.is_dir():
+        return {"files": {file.name: sha256_of(file) for file in sorted(folder.glob("*.safetensors"))}}
+    return {"commit": getattr(getattr(network, "config", None), "_commit_hash", None)}
 
 
 def _on_grid(features: Tensor, prefix_tokens: int, grid: tuple[int, int]) -> Tensor:

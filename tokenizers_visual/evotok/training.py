@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,10 +14,12 @@ from mmzoo.ops.residual_vq import usage
 from mmzoo.training.module import ZooModule
 from mmzoo.training.optimizers import OptimizerSettings
 from tokenizers_visual.evotok.configuration import checked_config
+from tokenizers_visual.evotok.encoder_start import start_from_folder, start_from_teacher
 from tokenizers_visual.evotok.losses import GeneratorLoss, GeneratorLossSettings, LossSum, generator_loss
 from tokenizers_visual.evotok.modeling import EvoTokModel, EvoTokOutput
 from tokenizers_visual.evotok.processing import EvoTokImageProcessor
 from tokenizers_visual.evotok.teacher import Teacher, TeacherSettings
+from tokenizers_visual.evotok.vision_encoder import VisionEncoder
 
 #: Images live in [-1, 1], so the peak-to-peak signal is 2.
 SIGNAL_RANGE = 2.0
@@ -28,7 +29,8 @@ class EvoTokTraining(ZooModule):
     """Trains an EvoTok variant.
 
     variant: a name from `mmzoo families`, e.g. "evotok/small-64". overrides: settings of EvoTokConfig that replace the
-    variant's. teacher: None trains pixels only.
+    variant's. teacher: None trains pixels only. encoder_from: "random", or the local folder or Hub id of a SigLIP; None
+    = the teacher where it is a SigLIP of the encoder's sizes, else random. All of it stands in the run record.
     """
 
     best_metric: ClassVar[tuple[str, Literal["min", "max"]] | None] = ("val/psnr", "max")
@@ -39,20 +41,29 @@ class EvoTokTraining(ZooModule):
         overrides: dict[str, Any] | None = None,
         losses: GeneratorLossSettings | None = None,
         teacher: TeacherSettings | None = None,
+        encoder_from: str | None = None,
         optimizer: OptimizerSettings | None = None,
     ) -> None:
         super().__init__(optimizer)
         family, name = get_variant(variant)
-        self.model = EvoTokModel(checked_config({**family.variants[name], **(overrides or {})}, "model.overrides"))
+        model = EvoTokModel(checked_config({**family.variants[name], **(overrides or {})}, "model.overrides"))
+        self.model = model
         self.processor = EvoTokImageProcessor(image_size=self.model.config.image_size)
         self.losses = losses or GeneratorLossSettings()
         self.teacher = Teacher.load(teacher) if teacher else None
-        if teacher:
-            self.receipts.append({"teacher": asdict(teacher)})
+        if self.teacher is not None:
+            self.receipts.append({"teacher": self.teacher.receipt})
+        self._start_encoder(model.encoder, encoder_from)
         if self.teacher is None:
             # Without a target the semantic read-out would be trained by nothing, and decay or DDP would still touch it.
             self.model.semantic_decoder.requires_grad_(False)
             self.model.decode_head.requires_grad_(False)
+
+    def _start_encoder(self, encoder: VisionEncoder, source: str | None) -> None:
+        if source not in (None, "random"):
+            self.receipts.append(start_from_folder(encoder, source))
+        elif source is None and self.teacher is not None:
+            self.receipts.append(start_from_teacher(encoder, self.teacher.network))
 
     def _loss(self, images: Tensor) -> tuple[GeneratorLoss, EvoTokOutput]:
         output = self.model(images)

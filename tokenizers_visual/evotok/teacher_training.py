@@ -1,0 +1,130 @@
+"""Trains a small teacher without labels: which photograph of the training split does this crop come from?
+
+The tower has the sizes of an EvoTok encoder, so the tokenizer may start from it and take its inner features as target.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import SiglipVisionModel
+
+from data_engine.index import key_hash
+from mmzoo.errors import InputError
+from mmzoo.families import get_variant
+from mmzoo.training.data_module import ShardData
+from mmzoo.training.module import ZooModule
+from mmzoo.training.optimizers import OptimizerSettings
+from tokenizers_visual.evotok.configuration import checked_config
+from tokenizers_visual.evotok.processing import EvoTokImageProcessor
+
+
+class TeacherTraining(ZooModule):
+    """Instance discrimination on crops; validation asks the same of photographs that were never trained on.
+
+    variant, overrides: the EvoTok whose encoder the teacher must match. What is saved under `model/` is a plain
+    transformers SiglipVisionModel; the classifier over training photographs stays in `trainer.ckpt`.
+    """
+
+    best_metric: ClassVar[tuple[str, Literal["min", "max"]] | None] = ("val/same_photograph", "max")
+
+    def __init__(
+        self,
+        variant: str = "evotok/tiny",
+        overrides: dict[str, Any] | None = None,
+        optimizer: OptimizerSettings | None = None,
+    ) -> None:
+        super().__init__(optimizer)
+        family, name = get_variant(variant)
+        config = checked_config({**family.variants[name], **(overrides or {})}, "model.overrides")
+        tower = SiglipVisionModel(config.encoder_config())
+        # The pooling head is part of the tower's layout; nothing here reads it, so nothing may move it.
+        tower.head.requires_grad_(False)
+        self.model = tower
+        self.processor = EvoTokImageProcessor(image_size=config.image_size)
+        self.classifier: nn.Linear | None = None
+        self._classes: dict[int, int] = {}
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def configure_model(self) -> None:
+        """The classifier: one class a photograph of the training split, known once the data are."""
+        if self.classifier is not None:
+            return
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if not isinstance(data, ShardData):
+            raise InputError("teacher training needs data.class_path: mmzoo.training.data_module.ShardData.")
+        index = data.open_index()
+        hashes = index.column("key_hash")[index.split_rows("train")].tolist()
+        if len(hashes) < 2:
+            raise InputError(f"{data.index_folder} has {len(hashes)} training photographs; telling them apart needs 2.")
+        self._classes = {value: number for number, value in enumerate(sorted(hashes))}
+        self.classifier = nn.Linear(self.model.config.hidden_size, len(hashes))
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [-1, 1] -> (B, C): the mean over tokens of the last layer."""
+        return self.model(images.clamp(-1.0, 1.0)).last_hidden_state.mean(1)
+
+    def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
+        """batch["image"] (B, 3, H, W) in [-1, 1] and its sample_ids -> cross-entropy."""
+        assert self.classifier is not None
+        labels = torch.tensor([self._classes[_hash_of(name)] for name in batch["sample_ids"]], device=self.device)
+        logits = self.classifier(self.features(batch["image"]))
+        loss = F.cross_entropy(logits, labels)
+        self.log_ratio("train/loss", loss, 1, prog_bar=True)
+        self.log_ratio("train/accuracy", (logits.argmax(1) == labels).sum(), len(labels))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], _index: int) -> None:
+        """Keeps the features; the crops of an epoch are compared with each other at its end."""
+        if len(batch["image"]):
+            photographs = torch.tensor([_signed(_hash_of(name)) for name in batch["sample_ids"]], device=self.device)
+            self._seen.append((F.normalize(self.features(batch["image"]).float(), dim=1), photographs))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val/same_photograph`: how often the crop most alike to a crop is of the same photograph."""
+        seen, self._seen = self._seen, []
+        width = self.model.config.hidden_size
+        features = torch.cat([torch.empty(0, width, device=self.device), *(pair[0] for pair in seen)])
+        photographs = torch.cat([torch.empty(0, dtype=torch.int64, device=self.device), *(pair[1] for pair in seen)])
+        hits, count, chance = same_photograph(*_from_all_ranks(features, photographs))
+        # Every rank has the whole answer, and the sum over ranks divides it again.
+        self.log_ratio("val/same_photograph", hits, count)
+        self.log_ratio("val/same_photograph_by_chance", chance, count)
+        super().on_validation_epoch_end()
+
+
+def same_photograph(features: Tensor, photographs: Tensor) -> tuple[int, int, float]:
+    """Unit features (N, C) and photograph numbers (N,) -> (crops whose nearest other crop shares the number, crops
+    that have such a crop at all, the hits that a random choice among the others would have).
+    """
+    same = photographs[:, None] == photographs[None]
+    same.fill_diagonal_(False)
+    possible = same.any(1)
+    if not bool(possible.any()):
+        return 0, 0, 0.0
+    nearest = (features @ features.t()).fill_diagonal_(-2.0).argmax(1)
+    hits = same.gather(1, nearest[:, None])[:, 0] & possible
+    chance = same.sum(1)[possible].double() / (len(features) - 1)
+    return int(hits.sum()), int(possible.sum()), float(chance.sum())
+
+
+def _hash_of(sample_id: str) -> int:
+    """The index's number of a sample: ids are "source/key@position"."""
+    return key_hash(sample_id.rpartition("@")[0].rpartition("/")[2])
+
+
+def _signed(value: int) -> int:
+    """64 bits as torch's int64 holds them."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _from_all_ranks(features: Tensor, photographs: Tensor) -> tuple[Tensor, Tensor]:
+    if not (dist.is_available() and dist.is_initialized()):
+        return features, photographs
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, (features.cpu(), photographs.cpu()))
+    return torch.cat([pair[0] for pair in everyone]), torch.cat([pair[1] for pair in everyone])

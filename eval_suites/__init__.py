@@ -1,1 +1,1 @@
-"""Evaluation suites: one folder a protocol. No suite has moved in yet."""
+"""Evaluation suites: one folder a protocol; the metrics and statistics that they share."""

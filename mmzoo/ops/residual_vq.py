@@ -111,13 +111,24 @@ def code_statistics_reference(codes: Tensor, residuals: Tensor, codebook_size: i
 
 
 @torch.no_grad()
+def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
+    """How often each code occurs (L, K) int64 in `codes` (..., L), level by level."""
+    levels = codes.reshape(-1, codes.shape[-1]).unbind(1)
+    return torch.stack([torch.bincount(level, minlength=codebook_size) for level in levels])
+
+
+@torch.no_grad()
+def usage_of_counts(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """`usage` from the counts (L, K) of `code_counts`, which may be sums over batches."""
+    share = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
+    perplexity = torch.special.entr(share).sum(1).exp()
+    return (counts > 0).double().mean(1), perplexity
+
+
+@torch.no_grad()
 def usage(codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
     """Share of the codebook in use (L,) in [0, 1] and perplexity (L,) in [1, K] of `codes` (..., L), level by level.
 
     Perplexity is exp(entropy) of the code frequencies: K when all codes are equally frequent, 1 when one code is.
     """
-    levels = codes.reshape(-1, codes.shape[-1]).unbind(1)
-    counts = torch.stack([torch.bincount(level, minlength=codebook_size) for level in levels])
-    share = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
-    perplexity = torch.special.entr(share).sum(1).exp()
-    return (counts > 0).double().mean(1), perplexity
+    return usage_of_counts(code_counts(codes, codebook_size))

@@ -5,6 +5,7 @@ Byte-stable: the page is a function of the record alone, so no clock, no random 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import mmzoo
 from mmzoo.errors import InputError
 from mmzoo.report.charts import line_chart
 from mmzoo.report.pictures import embed
-from mmzoo.report.record import CodebookUsage, PictureGrid, RunReport, number, short_number
+from mmzoo.report.record import CodebookUsage, PictureGrid, RunReport, number
 
 TEMPLATE = "run_report.html.jinja"
 #: The page must stay easy to send and to open on a phone.
@@ -27,18 +28,22 @@ def write_report(record: RunReport, out: Path) -> Path:
     InputError when `out` cannot be written; ValueError when the page would pass 5 MB or a grid is ragged. Nothing is
     left half-written.
     """
-    page = render(record).encode("utf-8")
+    # A command line that is not valid text must not cost the report: its odd bytes are shown as escapes.
+    page = render(record).encode("utf-8", "backslashreplace")
     if len(page) > MAX_BYTES:
         raise ValueError(
             f"the report would be {len(page) / 1e6:.1f} MB, the limit is {MAX_BYTES / 1e6:.0f} MB: show fewer pictures"
         )
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
     try:
+        if out.is_dir():
+            raise InputError(f"the report {out} cannot be written: it is a folder. Name a file in it, as report.html.")
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(page)
         partial.replace(out)
     except OSError as fault:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder itself cannot be, there is nothing to remove
+            partial.unlink(missing_ok=True)
         raise InputError(
             f"the report {out} cannot be written ({fault.strerror}). Choose a file in a folder you may write to."
         ) from fault
@@ -58,7 +63,7 @@ def render(record: RunReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(embed=embed, number=number, short=short_number)
+    environment.filters.update(embed=embed, number=number)
     charts = [line_chart(panel) for panel in record.curves]
     return environment.get_template(TEMPLATE).render(record=record, charts=charts, version=mmzoo.__version__)
 

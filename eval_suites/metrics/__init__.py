@@ -1,0 +1,1 @@
+"""Metrics as plain functions: arrays in, one number per sample out."""

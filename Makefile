@@ -13,9 +13,13 @@ ifneq ($(abspath $(CURDIR))/,$(ROOT))
 $(error run it as: make -C $(ROOT) $(MAKECMDGOALS))
 endif
 
-.PHONY: help setup test check wheel clean
+IMAGES ?=
+OUT ?= runs/demo
+
+.PHONY: help setup demo test check wheel clean
 
 help:
+	@echo "make demo                  train, measure, reload; report in runs/demo/report.html (IMAGES=folder: on your own)"
 	@echo "make test                  the whole test suite"
 	@echo "make check                 ruff, pyright, import contracts"
 	@echo "make wheel                 dist/*.whl"
@@ -30,6 +34,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(UV) || $(BIN)/python -m pip install -q uv==$(UV_VERSION)
 	@$(UV) pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/mmzoo demo --out "$(OUT)" $(if $(IMAGES),--images "$(IMAGES)")
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest

@@ -15,6 +15,7 @@ from mmzoo.families import Command, find_commands, load_object
 
 VERBS: dict[str, Command] = {
     "families": Command("mmzoo.families:main", "list the model families and their variants"),
+    "demo": Command("mmzoo.demo:main", "train, measure and reload a small model in minutes, with a report"),
     "fit": Command("mmzoo.training.cli:main", "train a model from a YAML config"),
     "validate": Command("mmzoo.training.cli:main", "run the validation loop of a config"),
     "test": Command("mmzoo.training.cli:main", "run the test loop of a config"),

@@ -30,6 +30,7 @@ class Demo:
     family: Family
     images: Path | None
     out: Path
+    steps: int | None  #: updates of each training; None = what the demo's configs say
     command: str  #: the line that makes this demo again
     seconds: dict[str, float] = field(default_factory=dict)  #: wall time of every step that was run, by its name
 
@@ -62,7 +63,10 @@ def main(argv: list[str], prog: str) -> int:
     parser.add_argument("family", nargs="?", help="default: the first family that has a demo")
     parser.add_argument("--images", type=Path, help="folder of images (default: those that come with scikit-image)")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything (runs/demo)")
+    parser.add_argument("--steps", type=int, help="updates of each training (default: what the demo's configs say)")
     arguments = parser.parse_args(argv)
+    if arguments.steps is not None and arguments.steps < 1:
+        raise InputError(f"--steps {arguments.steps}: give 1 or more, or leave it out.")
     family = _family(arguments.family)
     images = arguments.images
     if images is not None:
@@ -71,7 +75,7 @@ def main(argv: list[str], prog: str) -> int:
         if arguments.out.resolve() in (images.resolve(), *images.resolve().parents):
             raise InputError(f"--out {arguments.out} holds the images themselves. Name another folder.")
     prepare_folder(arguments.out)
-    demo = Demo(family, images, arguments.out, shlex.join([*prog.split(), *argv]))
+    demo = Demo(family, images, arguments.out, arguments.steps, shlex.join([*prog.split(), *argv]))
     try:
         report = load_object(family.demo or "")(demo)
     except RuntimeError as fault:

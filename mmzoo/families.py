@@ -56,6 +56,7 @@ class Family:
     stages: Mapping[str, str]  #: training stage -> LightningModule class
     variants: Mapping[str, Mapping[str, Any]]  #: public variant name -> config arguments; always holds "tiny"
     suites: tuple[str, ...] = ()
+    demo: str | None = None  #: function(mmzoo.demo.Demo) -> path of its report; needs a suite
     auto_classes: tuple[str, ...] = ("AutoModel",)
     extra: Mapping[str, Any] = field(default_factory=dict)
 

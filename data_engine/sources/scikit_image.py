@@ -30,7 +30,7 @@ def copy_pictures(target: Path) -> list[Path]:
     absent = [name for name in PICTURES if not (source / name).is_file()]
     if absent:
         raise InputError(
-            f"this scikit-image lacks {', '.join(absent[:3])}. Install the version in constraints.txt, or give a folder."
+            f"this scikit-image lacks {', '.join(absent[:3])}. Install the one in constraints.txt, or give a folder."
         )
     target.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copyfile(source / name, target / name)) for name in PICTURES]

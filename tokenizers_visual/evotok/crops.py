@@ -63,6 +63,8 @@ class TrainingCrop:
     The shorter side goes to a random integer of px in [scale_min * size, scale_max * size] (ADM random crop; the
     released recipe has 1 and 1.25), then a random (size, size) crop, flipped left to right with probability `flip`.
     `native_crop` crops without resizing, for few and small photographs; an image smaller than `size` is still enlarged.
+    `colour_jitter` j: each channel of [0, 1] is multiplied by a factor in [1 - j, 1 + j] and shifted by up to j / 2, then
+    clipped, so that a teacher cannot go by colour alone.
     All chance comes from the generator, in the same number of draws for every image.
     """
 
@@ -71,6 +73,7 @@ class TrainingCrop:
     scale_max: float = 1.25
     flip: float = 0.5
     native_crop: bool = False
+    colour_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -80,6 +83,8 @@ class TrainingCrop:
             raise InputError(f"TrainingCrop: {given}; need 1 <= scale_min <= scale_max")
         if not 0 <= self.flip <= 1:
             raise InputError(f"TrainingCrop: flip is {self.flip}; it is a probability, 0 to 1")
+        if not 0 <= self.colour_jitter <= 1:
+            raise InputError(f"TrainingCrop: colour_jitter is {self.colour_jitter}; it must lie between 0 and 1")
 
     def __call__(self, sample: ImageSample, random: np.random.Generator) -> dict[str, Tensor]:
         scale, down, right, flip = random.random(4)
@@ -90,7 +95,14 @@ class TrainingCrop:
         top = int(down * (pixels.shape[0] - self.size + 1))
         left = int(right * (pixels.shape[1] - self.size + 1))
         crop = pixels[top : top + self.size, left : left + self.size]
-        return {"image": pixels_to_tensor(crop[:, ::-1] if flip < self.flip else crop)}
+        image = pixels_to_tensor(crop[:, ::-1] if flip < self.flip else crop)
+        return {"image": self._jittered(image, random) if self.colour_jitter else image}
+
+    def _jittered(self, image: Tensor, random: np.random.Generator) -> Tensor:
+        factor, shift = (torch.from_numpy(random.uniform(-1, 1, (3, 1, 1)).astype(np.float32)) for _ in range(2))
+        jitter = self.colour_jitter
+        values = (image + 1) / 2 * (1 + jitter * factor) + jitter / 2 * shift
+        return values.clamp(0, 1) * 2 - 1
 
     def _shorter_side(self, share: float) -> int:
         """A whole number of px in the range, by a random `share` in [0, 1)."""

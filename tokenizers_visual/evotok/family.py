@@ -122,6 +122,8 @@ family = Family(
         "teacher": "tokenizers_visual.evotok.teacher_training:TeacherTraining",
         "tokenizer": "tokenizers_visual.evotok.training:EvoTokTraining",
     },
+    suites=("reconstruction",),
+    demo="tokenizers_visual.evotok.demo:main",
     variants={
         "tiny": TINY,
         "tiny-demo": TINY_DEMO,

@@ -48,7 +48,7 @@ class TeacherTraining(ZooModule):
         self.processor = EvoTokImageProcessor(image_size=config.image_size)
         self.classifier: nn.Linear | None = None
         self._classes: dict[int, int] = {}
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[tuple[Tensor, ...]] = []
 
     def configure_model(self) -> None:
         """The classifier: one class a photograph of the training split, known once the data are."""
@@ -81,34 +81,41 @@ class TeacherTraining(ZooModule):
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
         """Keeps the features; the crops of an epoch are compared with each other at its end."""
         if len(batch["image"]):
+            images = batch["image"]
             photographs = torch.tensor([_signed(_hash_of(name)) for name in batch["sample_ids"]], device=self.device)
-            self._seen.append((F.normalize(self.features(batch["image"]).float(), dim=1), photographs))
+            self._seen.append((self.features(images).float(), images.float().mean((2, 3)), photographs))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs `val/same_photograph`: how often the crop most alike to a crop is of the same photograph."""
+        """Logs `val/same_photograph`: how often the crop most alike to a crop is of the same photograph.
+
+        Beside it, the same by mean colour alone (by distance, without a network) and by chance.
+        """
         seen, self._seen = self._seen, []
-        width = self.model.config.hidden_size
-        features = torch.cat([torch.empty(0, width, device=self.device), *(pair[0] for pair in seen)])
-        photographs = torch.cat([torch.empty(0, dtype=torch.int64, device=self.device), *(pair[1] for pair in seen)])
-        hits, count, chance = same_photograph(*_from_all_ranks(features, photographs))
-        # Every rank has the whole answer, and the sum over ranks divides it again.
-        self.log_ratio("val/same_photograph", hits, count)
-        self.log_ratio("val/same_photograph_by_chance", chance, count)
+        if seen := _from_all_ranks(seen):
+            features, colours, photographs = (torch.cat(parts) for parts in zip(*seen, strict=True))
+            hits, count, chance = same_photograph(F.normalize(features, dim=1), photographs)
+            by_colour, _, _ = same_photograph(colours, photographs)
+            # Every rank has the whole answer; the sums over ranks cancel in the ratio.
+            self.log_ratio("val/same_photograph", hits, count)
+            self.log_ratio("val/same_photograph_by_colour", by_colour, count)
+            self.log_ratio("val/same_photograph_by_chance", chance, count)
         super().on_validation_epoch_end()
 
 
-def same_photograph(features: Tensor, photographs: Tensor) -> tuple[int, int, float]:
-    """Unit features (N, C) and photograph numbers (N,) -> (crops whose nearest other crop shares the number, crops
-    that have such a crop at all, the hits that a random choice among the others would have).
+def same_photograph(vectors: Tensor, photographs: Tensor) -> tuple[int, int, float]:
+    """Vectors (N, C) and photograph numbers (N,) -> (crops whose nearest other crop shares the number, crops that have
+    such a crop at all, the hits that a random choice among the others would have).
     """
     same = photographs[:, None] == photographs[None]
     same.fill_diagonal_(False)
     possible = same.any(1)
     if not bool(possible.any()):
         return 0, 0, 0.0
-    nearest = (features @ features.t()).fill_diagonal_(-2.0).argmax(1)
+    nearest = (
+        torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf).argmin(1)
+    )
     hits = same.gather(1, nearest[:, None])[:, 0] & possible
-    chance = same.sum(1)[possible].double() / (len(features) - 1)
+    chance = same.sum(1)[possible].double() / (len(vectors) - 1)
     return int(hits.sum()), int(possible.sum()), float(chance.sum())
 
 
@@ -122,9 +129,10 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
-def _from_all_ranks(features: Tensor, photographs: Tensor) -> tuple[Tensor, Tensor]:
+def _from_all_ranks(seen: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    """What every rank kept, in the order of the ranks; on the CPU where there are several."""
     if not (dist.is_available() and dist.is_initialized()):
-        return features, photographs
+        return seen
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, (features.cpu(), photographs.cpu()))
-    return torch.cat([pair[0] for pair in everyone]), torch.cat([pair[1] for pair in everyone])
+    dist.all_gather_object(everyone, [tuple(part.cpu() for part in batch) for batch in seen])
+    return [batch for rank in everyone for batch in rank]

@@ -45,7 +45,7 @@ class Axis:
     def place(self, values: np.ndarray) -> np.ndarray:
         """Pixels of `values`, any shape, float64, rounded to a tenth; nan stays nan."""
         coordinates = _log10(values) if self.logarithmic else np.clip(values, -HUGE, HUGE)
-        share = np.clip((coordinates - self.low) / (self.high - self.low), 0, 1)
+        share = (coordinates - self.low) / (self.high - self.low)
         return np.round(self.start + share * (self.end - self.start), 1)
 
 
@@ -148,6 +148,6 @@ def _log10(values: np.ndarray) -> np.ndarray:
 def _with_ticks(axis: Axis, values: list[float], labels: list[str]) -> Axis:
     """`axis` with ticks at `values`, given in the axis' own coordinates."""
     share = [(value - axis.low) / (axis.high - axis.low) for value in values]
-    positions = [round(axis.start + min(max(part, 0.0), 1.0) * (axis.end - axis.start), 1) for part in share]
+    positions = [round(axis.start + part * (axis.end - axis.start), 1) for part in share]
     ticks = tuple(Tick(position, label) for position, label in zip(positions, labels, strict=True))
     return Axis(axis.low, axis.high, axis.start, axis.end, ticks, axis.logarithmic)

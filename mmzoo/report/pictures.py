@@ -30,7 +30,7 @@ def embed(image: np.ndarray) -> Embedded:
     """
     if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         raise ValueError(f"a picture is uint8, (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
-    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture = Image.fromarray(image)
     kind, content = _smallest(picture)
     text = base64.b64encode(content).decode("ascii")
     return Embedded(f"data:image/{kind};base64,{text}", picture.width, picture.height, max(picture.size) <= SMALL)

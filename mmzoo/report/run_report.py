@@ -36,8 +36,6 @@ def write_report(record: RunReport, out: Path) -> Path:
         )
     partial = out.parent / f".{out.name}.{os.getpid()}.partial"
     try:
-        if out.is_dir():
-            raise InputError(f"the report {out} cannot be written: it is a folder. Name a file in it, as report.html.")
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(page)
         partial.replace(out)

@@ -110,6 +110,12 @@ def test_the_moving_mean_neither_crosses_gaps_nor_cuts_a_steep_start():
     assert xy(flat[0])[-1][1] - xy(flat[1])[0][1] > 140, "the jump at the gap must stay sharp"
 
 
+def test_a_stretch_of_zeros_in_a_noisy_curve_is_drawn_at_zero():
+    drawn = chart(curve([*(3 + noisy(200)), NAN, *[0.0] * 50]))
+    zero = next(tick.position for tick in drawn.y_ticks if tick.label == "0")
+    assert {y for _, y in xy(drawn.lines[0].strokes[1])} == {zero}
+
+
 def low_of(values):
     return np.nanmin(values) - 0.04 * (np.nanmax(values) - np.nanmin(values))
 

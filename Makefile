@@ -13,11 +13,12 @@ ifneq ($(abspath $(CURDIR))/,$(ROOT))
 $(error run it as: make -C $(ROOT) $(MAKECMDGOALS))
 endif
 
-.PHONY: help setup test check wheel clean
+.PHONY: help setup test check bench wheel clean
 
 help:
 	@echo "make test                  the whole test suite"
 	@echo "make check                 ruff, pyright, import contracts"
+	@echo "make bench                 ours against its peers, interleaved; figures in runs/bench (BENCH=startup: one of them)"
 	@echo "make wheel                 dist/*.whl"
 
 setup: $(STAMP)
@@ -39,6 +40,9 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/python -m pytest tests/test_architecture.py
+
+bench: $(STAMP)
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
 wheel: $(STAMP)
 	@$(UV) build --wheel --python $(BIN)/python

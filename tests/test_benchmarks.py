@@ -46,7 +46,7 @@ def test_the_quantisers_agree_and_a_wrong_one_is_caught(monkeypatch):
     monkeypatch.setattr(quantizer, "SIZE", 64)
     latent, tables = quantizer.case(200)
     module, restore = quantizer.their_module(tables, training=True)
-    assert quantizer.check(latent, tables, module) == "0 and 0 of 800 codes differ"
+    assert quantizer.check(latent, tables, module) == "0 and 0 of 400 codes differ"
     moved = module.layers[0]._codebook.embed.clone()
     restore()
     assert not torch.equal(moved, module.layers[0]._codebook.embed)

@@ -15,7 +15,7 @@ from tests.benchmarks.peers import residual_vq as dense
 from tests.benchmarks.record import Comparison
 from tests.benchmarks.timing import Contender, Figures, interleaved
 
-VECTORS, LEVELS, SIZE, DIM = (1024, 8192), 4, 4096, 32
+VECTORS, LEVELS, SIZE, DIM = (1024, 8192), 2, 4096, 32
 ROUNDS = 3
 #: The aims on a CPU, set where one level has 2^25 distances; smaller cases are shown without a bar.
 LEAST_RATIO = {"dense peer": 3.0, "ResidualVQ": 8.0}

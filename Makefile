@@ -16,12 +16,13 @@ endif
 IMAGES ?=
 OUT ?= runs/demo
 
-.PHONY: help setup demo test check wheel clean
+.PHONY: help setup demo test check bench wheel clean
 
 help:
 	@echo "make demo                  train, measure, reload; report in runs/demo/report.html (IMAGES=folder: on your own)"
 	@echo "make test                  the whole test suite"
 	@echo "make check                 ruff, pyright, import contracts"
+	@echo "make bench                 ours against its peers, interleaved; figures in runs/bench (BENCH=startup: one of them)"
 	@echo "make wheel                 dist/*.whl"
 
 setup: $(STAMP)
@@ -46,6 +47,9 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/python -m pytest tests/test_architecture.py
+
+bench: $(STAMP)
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
 wheel: $(STAMP)
 	@$(UV) build --wheel --python $(BIN)/python

@@ -8,17 +8,24 @@ import pytest
 import torch
 
 from mmzoo.families import Family, find_families, load_object
+from mmzoo.hub.fresh_process import differing_outputs, outputs_of
+from mmzoo.hub.save import save_model
 
 FAMILIES = [entry.family for entry in find_families().values()]
 pytestmark = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
-def tiny_config(family: Family):
-    return load_object(family.config)(**family.variants["tiny"])
+def tiny_config(family: Family, **settings):
+    return load_object(family.config)(**{**family.variants["tiny"], **settings})
+
+
+def tiny_model(family: Family, **settings):
+    torch.manual_seed(0)
+    return load_object(family.model)(tiny_config(family, **settings))
 
 
 def batch_of(family: Family, size: int):
-    return load_object(f"{family.contract}:example_batch")(tiny_config(family), size, seed=0)
+    return load_object(family.contract).example_batch(tiny_config(family), size, seed=0)
 
 
 def test_the_folder_is_complete(family):
@@ -34,39 +41,46 @@ def test_variants_build_on_the_meta_device(family, public):
 
 
 def test_batch_of_one_equals_batch_of_many(family):
-    torch.manual_seed(0)
-    model = load_object(family.model)(tiny_config(family)).eval()
+    model = tiny_model(family).eval()
     batch = batch_of(family, 4)
+    names = load_object(family.contract).PER_SAMPLE_OUTPUTS
+    assert names
     with torch.inference_mode():
         together = model(**batch)
         for index in range(4):
             alone = model(**{name: tensor[index : index + 1] for name, tensor in batch.items()})
-            torch.testing.assert_close(alone.reconstruction[0], together.reconstruction[index], atol=1e-4, rtol=1e-4)
+            for name in names:
+                torch.testing.assert_close(alone[name][0], together[name][index], atol=1e-4, rtol=1e-4)
 
 
 def test_overfits_one_batch(family):
-    torch.manual_seed(0)
-    config = tiny_config(family)
-    config.ema_decay = 0.9
-    model = load_object(family.model)(config).train()
+    contract = load_object(family.contract)
+    model = tiny_model(family, **contract.OVERFIT_SETTINGS).train()
     batch = batch_of(family, 2)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=2e-3)
     errors = []
     for _ in range(60):
-        output = model(**batch)
-        error = (output.reconstruction - batch["pixel_values"]).square().mean()
+        loss, error = contract.objective(model(**batch), batch)
         optimizer.zero_grad()
-        (error + output.commitment_loss).backward()
+        loss.backward()
         optimizer.step()
         errors.append(error.item())
     assert errors[-1] < 0.25 * errors[0], errors[::10]
 
 
+def test_saved_and_read_by_a_fresh_process_it_answers_bit_for_bit(family, tmp_path):
+    model = tiny_model(family).train()
+    batch = batch_of(family, 2)
+    model(**batch)  # state that only training moves is no longer what a new model starts from
+    folder = save_model(model, tmp_path / "model", processor=load_object(family.processor)())
+    assert outputs_of(model, batch).keys() >= set(load_object(family.contract).PER_SAMPLE_OUTPUTS)
+    assert differing_outputs(model, folder, batch) == []
+
+
 def test_official_layout_is_bit_equal_both_ways(family):
-    torch.manual_seed(0)
     official = load_object(family.official)
-    config = tiny_config(family)
-    state = load_object(family.model)(config).state_dict()
+    model = tiny_model(family)
+    state, config = model.state_dict(), model.config
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         exported = official.to_official(state, config, None)

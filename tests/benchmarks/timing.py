@@ -1,0 +1,51 @@
+"""Times contenders in turn within one run, so that whatever else the machine does hits all of them alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`run` is timed; `prepare` is called before each run and is not."""
+
+    run: Callable[[], Any]
+    prepare: Callable[[], Any] = lambda: None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All repeats of one contender, in the order they were taken; seconds or MiB, the smaller the better."""
+
+    values: tuple[float, ...]
+
+    @property
+    def least(self) -> float:
+        return min(self.values)
+
+    @property
+    def middle(self) -> float:
+        return median(self.values)
+
+
+def interleaved(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Figures]:
+    """Seconds of each contender over `rounds` rounds, each round in another order.
+
+    No round to warm up: the sanity check that comes before any timing has run every contender once.
+    """
+    names = list(contenders)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        gc.collect()
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            contenders[name].prepare()
+            start = time.perf_counter()
+            contenders[name].run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: Figures(tuple(values)) for name, values in seconds.items()}

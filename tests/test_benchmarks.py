@@ -1,0 +1,99 @@
+"""The benches' own parts: peers that compute the right thing, timing that is fair, records that can be read."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmzoo.ops.residual_vq import code_statistics_reference, reference
+from tests.benchmarks import quantizer
+from tests.benchmarks.memory import peak_mib
+from tests.benchmarks.peers import residual_vq as dense
+from tests.benchmarks.record import Comparison, write
+from tests.benchmarks.timing import Contender, Figures, interleaved
+
+
+def figures(*values):
+    return Figures(tuple(values))
+
+
+def test_the_dense_peer_is_the_definition():
+    random = torch.Generator().manual_seed(0)
+    latent, tables = torch.randn(300, 8, generator=random), torch.randn(3, 40, 8, generator=random)
+    codes, statistics = dense.assign_with_statistics(latent, tables)
+    assert torch.equal(codes, reference(latent, tables))
+    assert torch.equal(dense.assign(latent, tables), codes)
+    residual = latent
+    for level, (counts, sums) in enumerate(statistics):
+        expected_counts, expected_sums = code_statistics_reference(codes[:, level], residual, 40)
+        assert torch.equal(counts, expected_counts)
+        torch.testing.assert_close(sums, expected_sums)
+        residual = residual - tables[level][codes[:, level]]
+
+
+def test_the_dense_peer_gives_the_recorded_codes(shared):
+    folder = shared / "parity/evotok/quantizer_train"
+    recorded = load_file(folder / "run_a_warmup1.safetensors")
+    inputs = load_file(folder / "inputs.safetensors")["x"]
+    for step, expected in enumerate(recorded["codes"]):
+        latent = inputs[step].permute(0, 2, 3, 1).flatten(0, 2)
+        found = dense.assign(latent, recorded["weight"][step][:, :-1])
+        assert torch.equal(found, expected.flatten(0, 2)), step
+
+
+def test_the_quantisers_agree_and_a_wrong_one_is_caught(monkeypatch):
+    monkeypatch.setattr(quantizer, "SIZE", 64)
+    latent, tables = quantizer.case(200)
+    module, restore = quantizer.their_module(tables, training=True)
+    assert quantizer.check(latent, tables, module) == "0 and 0 of 400 codes differ"
+    moved = module.layers[0]._codebook.embed.clone()
+    restore()
+    assert not torch.equal(moved, module.layers[0]._codebook.embed)
+    codes = reference(latent, tables)
+    assert quantizer.differing(latent, tables, codes, codes) == 0
+    with pytest.raises(AssertionError, match="more than rounding"):
+        quantizer.differing(latent, tables, codes, (codes + 1) % 64)
+
+
+def test_contenders_take_turns():
+    calls = []
+    contenders = {
+        name: Contender(lambda name=name: calls.append(name), lambda name=name: calls.append(f"prepare {name}"))
+        for name in "abc"
+    }
+    found = interleaved(contenders, rounds=3)
+    assert [call for call in calls if len(call) == 1] == list("abcbcacab")
+    assert all(calls[i] == f"prepare {calls[i + 1]}" for i in range(0, len(calls), 2))
+    assert all(len(found[name].values) == 3 for name in "abc")
+
+
+def test_peak_memory_counts_what_was_alive_at_once():
+    mib = 2**18  # float32 values
+
+    def call():
+        first = torch.zeros(3 * mib)
+        del first
+        return torch.zeros(mib) + 1  # two of them, one after the other freed
+
+    assert peak_mib(call) == pytest.approx(3, abs=0.01)
+    assert peak_mib(lambda: torch.zeros(2 * mib) + torch.zeros(2 * mib)) == pytest.approx(6, abs=0.01)
+
+
+def test_a_line_says_whether_the_bar_is_met():
+    comparison = Comparison("case", "peer", figures(0.2, 0.1, 0.4), figures(2.0, 3.0, 1.0), at_least=10, at_most=0.1)
+    assert comparison.line() == "case: 0.1 s, peer 1 s: 10.0x (medians 10.0x); bar >= 10x and <= 0.1 s: met"
+    slower = Comparison("case", "peer", figures(0.2), figures(2.0), at_least=10, at_most=0.1)
+    assert slower.line().endswith("MISSED")
+    assert Comparison("case", "peer", figures(2.0), figures(1.0)).line() == "case: 2 s, peer 1 s: 0.5x (medians 0.5x)"
+
+
+def test_the_record_holds_every_repeat_and_the_machine(tmp_path):
+    path = write("some", [Comparison("case", "peer", figures(0.2, 0.1), figures(2.0, 3.0))], tmp_path / "bench")
+    record = json.loads(path.read_text())
+    assert path == tmp_path / "bench/some.json"
+    assert record["comparisons"][0]["ours"] == {"least": 0.1, "median": pytest.approx(0.15), "all": [0.2, 0.1]}
+    assert record["comparisons"][0]["ratio"] == 20
+    assert record["machine"]["cores"]
+    assert {"torch", "webdataset", "transformers"} <= record["versions"].keys()
+    assert record["date"].endswith("+00:00")

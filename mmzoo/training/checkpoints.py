@@ -14,12 +14,13 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from mmzoo.durable_files import temporary_sibling
 from mmzoo.errors import InputError, suggestion
 from mmzoo.training import checkpoint_folder as layout
 from mmzoo.training import rng_state
 from mmzoo.training.checkpoint_folder import resolve_checkpoint
 from mmzoo.training.data_module import ShardData
-from mmzoo.training.durable_files import temporary_sibling
+from mmzoo.training.model_record import model_record
 from mmzoo.training.module import ZooModule
 from mmzoo.training.stepping import is_last_update, is_trial, updates, validation_follows
 
@@ -74,7 +75,8 @@ def _write_rest(trainer: Trainer, module: LightningModule, folder: Path) -> None
     if isinstance(module, ZooModule):
         from mmzoo.hub.save import save_model
 
-        save_model(module.model, folder / layout.MODEL_FOLDER, processor=module.processor)
+        record = model_record(trainer, module)
+        save_model(module.model, folder / layout.MODEL_FOLDER, processor=module.processor, record=record)
 
 
 def read_data_state(folder: Path) -> dict[str, Any]:
@@ -225,4 +227,4 @@ def initialise_from(module: ZooModule, folder: str | Path) -> None:
         text = " ".join(str(fault).split())
         raise InputError(f"--init_from: {source} does not fit the model of this config: {text[:600]}") from fault
     if (receipt := getattr(loaded, "load_receipt", None)) is not None:
-        module.receipts.append({"init_from": str(source), "receipt": str(receipt)})
+        module.receipts.append({"init_from": str(source), "receipt": receipt.in_brief()})

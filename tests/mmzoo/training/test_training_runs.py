@@ -80,6 +80,34 @@ def test_a_run_folder_holds_everything(whole):
     assert (run / "config.yaml").read_text() == next(run.glob("config.2*.yaml")).read_text()
 
 
+def test_the_model_folder_tells_of_its_run_and_of_its_own_validation(whole):
+    """Steps 3 and 6 were validated, on 7 samples; the weights of other steps were not measured."""
+    run = whole["run"]
+    record = json.loads((run / "run.json").read_text())
+    for row in table(run):
+        folder = run / "checkpoints" / f"step_{int(row['step']):08}" / "model"
+        card, zoo = (folder / "README.md").read_text(), json.loads((folder / "zoo.json").read_text())
+        assert (zoo["family"], zoo["variant"], zoo["run"]["step"]) == ("tiny_for_tests", None, int(row["step"]))
+        assert zoo["run"]["data"]["identity"] == record["data"]["identity"]
+        assert (zoo["run"]["seed"], zoo["run"]["config_sha256"]) == (3, record["config_sha256"])
+        assert "- Command: `mmzoo fit -c tiny.yaml --run run`" in card
+        assert str(run.parent) not in card + json.dumps(zoo)
+        if row["val/loss"]:
+            assert zoo["run"]["metrics"] == {"val/loss": pytest.approx(float(row["val/loss"]), rel=1e-12)}
+            assert f"| val/loss | {float(row['val/loss']):.6g} | 7 |" in card
+        else:
+            assert "Not measured." in card
+            assert "metrics" not in zoo["run"]
+
+
+def test_files_of_a_checkpoint_follow_the_umask(whole, tmp_path):
+    (tmp_path / "plain").touch()
+    expected = (tmp_path / "plain").stat().st_mode
+    files = [path for path in (whole["run"] / "checkpoints" / "step_00000006").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"trainer.ckpt", "rng.safetensors", "model.safetensors", "zoo.json"}
+    assert [path.name for path in files if path.stat().st_mode != expected] == []
+
+
 def test_the_table_has_training_and_validation_columns(whole):
     rows = table(whole["run"])
     assert [row["step"] for row in rows] == [str(step) for step in range(1, 9)]

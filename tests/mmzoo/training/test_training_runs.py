@@ -1,12 +1,14 @@
 """Whole runs of the tiny training, through the command's own entry point."""
 
 import csv
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -172,6 +174,7 @@ def test_two_ranks_read_one_sequence_and_measure_one_number(whole, config, tmp_p
     assert json.loads((checkpoint / "data_state.json").read_text())["position"] == 12
     assert {name.split(".")[0] for name in load_file(str(checkpoint / "rng.safetensors"))} == {"rank0", "rank1"}
     measured = json.loads((tmp_path / "run/run.json").read_text())["metrics"]["val/loss"]
+    assert json.loads((checkpoint / "model/zoo.json").read_text())["run"]["samples"] == 7
     capsys.readouterr()
     assert fit(config, tmp_path / "one", "--ckpt_path", str(checkpoint), verb="validate") == 0
     assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(measured, rel=1e-6)
@@ -223,6 +226,26 @@ def test_our_own_fault_keeps_its_trace_and_is_recorded(config, tmp_path):
     assert record["error"] == "RuntimeError: the third step fails"
     assert len(table(tmp_path)) == 2
     assert resolve_checkpoint(tmp_path / "checkpoints" / "last").name == "step_00000002"
+
+
+@pytest.mark.parametrize("part", ["lightning.pytorch.Trainer.save_checkpoint", "mmzoo.training.rng_state.save"])
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch, capsys, part):
+    calls, real = [], resolve_name(part)
+
+    def full_at_the_second(*arguments):
+        calls.append(part)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    monkeypatch.setattr(part, full_at_the_second)
+    assert fit(whole["config"], tmp_path, "--ckpt_path", str(whole["run"] / "checkpoints/step_00000004")) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mmzoo: ")]
+    assert len(lines) == 1
+    assert "checkpoints/step_00000006 cannot be written (No space left on device). Free space" in lines[0]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last", "step_00000005"}
+    assert resolve_checkpoint(tmp_path / "checkpoints/last").name == "step_00000005"
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
 
 
 def test_progress_is_plain_lines_on_stderr(config, tmp_path, monkeypatch, capsys):

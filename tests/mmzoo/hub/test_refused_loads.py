@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from logging import WARNING, Handler
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 from transformers.utils import logging
 from weights_by_others import change_weights
 
@@ -122,17 +124,29 @@ def test_a_receipt_that_cannot_be_written_is_the_users_mistake(folder: Path) -> 
         mmzoo.from_pretrained(folder, receipt_file="/proc/receipt.json")
 
 
-def test_a_refusal_is_all_that_is_said(folder: Path, capfd) -> None:
+@pytest.fixture
+def said_by_transformers():
+    """The messages that transformers logs at its usual level. (Its own handler keeps the stderr of its import.)"""
+    messages: list[str] = []
+    handler = Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
     before = logging.get_verbosity()
     logging.set_verbosity_warning()
-    try:
-        change_weights(folder, lambda state: state.pop(TENSOR) is None or state.update(surplus=torch.zeros(1)))
-        with pytest.raises(InputError, match="lacks tensors"):
-            EvoTokModel.from_pretrained(folder)
-        assert logging.get_verbosity() == logging.WARNING  # and it is put back
-    finally:
-        logging.set_verbosity(before)
+    logging.add_handler(handler)
+    yield messages
+    logging.remove_handler(handler)
+    logging.set_verbosity(before)
+
+
+def test_a_refusal_is_all_that_is_said(folder: Path, capfd, said_by_transformers: list[str]) -> None:
+    change_weights(folder, lambda state: state.pop(TENSOR) is None or state.update(surplus=torch.zeros(1)))
+    with pytest.raises(InputError, match="lacks tensors"):
+        EvoTokModel.from_pretrained(folder)
+    assert said_by_transformers == []
     assert capfd.readouterr() == ("", "")
+    assert logging.get_verbosity() == WARNING  # put back
+    PreTrainedModel.from_pretrained.__func__(EvoTokModel, str(folder))
+    assert "LOAD REPORT" in said_by_transformers[0]  # what would be said without us
 
 
 def test_a_good_load_says_one_line(folder: Path, capfd) -> None:

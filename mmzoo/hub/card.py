@@ -21,7 +21,7 @@ def card_text(zoo: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             *("---", data.to_yaml(), "---", ""),
-            f"# {zoo.get('variant') or zoo['family']}",
+            f"# {(zoo.get('variant') or zoo['family']).partition(' ')[0]}",
             "",
             *_what(zoo),
             *("", "```python", "import mmzoo", ""),
@@ -85,6 +85,4 @@ def _measured(run: Mapping[str, Any]) -> Iterator[str]:
     yield "| metric | value | n |"
     yield "|---|---|---|"
     for name, value in sorted(metrics.items()):
-        yield (
-            f"| {name} | {value:.6g} | {samples} |" if isinstance(value, float) else f"| {name} | {value} | {samples} |"
-        )
+        yield f"| {name} | {format(value, '.6g') if isinstance(value, float) else value} | {samples} |"

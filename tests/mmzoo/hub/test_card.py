@@ -36,7 +36,8 @@ def card(folder: Path) -> str:
 def test_it_says_what_the_record_says(model: EvoTokModel, tmp_path: Path) -> None:
     text = card(save_model(model, tmp_path / "saved", record={**RECORD, "licence": "cc0-1.0"}))
     for line in (
-        "# evotok/tiny with ema_decay=0.95",
+        "# evotok/tiny",
+        "- Variant: evotok/tiny with ema_decay=0.95",
         "- Family: evotok",
         "- Licence of these weights: cc0-1.0",
         "- Command: `mmzoo fit -c evotok/tiny-natural --run runs/tiny`",

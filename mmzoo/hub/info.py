@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmzoo.families import Family, get_family, get_variant, load_object
-from mmzoo.hub.load import model_folder, read_model_type
+from mmzoo.hub.source import model_folder, read_model_type
 
 
 def _config(name: str) -> tuple[Family, Any]:
@@ -22,7 +22,11 @@ def _config(name: str) -> tuple[Family, Any]:
 
 
 def model_info(name: str) -> dict[str, Any]:
-    """Counts of "family/variant" or a model folder, in elements except for `tensors` and `official_tensors`."""
+    """Counts of "family/variant" or a model folder, in elements.
+
+    Except for `tensors` and `official_tensors`, and `flops_per_image`: operations of a forward pass on one image of the
+    configured size, two a multiply-add.
+    """
     import torch
 
     family, config = _config(name)
@@ -41,6 +45,7 @@ def model_info(name: str) -> dict[str, Any]:
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         "buffers": sum(tensor.numel() for key, tensor in persistent.items() if key not in named),
         "active_parameters": model.active_parameters() if hasattr(model, "active_parameters") else total,
+        "flops_per_image": model.flops() if hasattr(model, "flops") else None,
         "tensors": len(persistent),
         "official_tensors": None if layout is None else len(layout),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,32 @@ import torch
 from transformers import PreTrainedModel
 
 from mmzoo.errors import InputError
-from mmzoo.hub.quiet import no_progress_bars
-from mmzoo.hub.receipt import LoadReceipt, make_receipt
+from mmzoo.hub.quiet import no_progress_bars, no_warnings
+from mmzoo.hub.receipt import LoadReceipt, check_receipt_file, make_receipt
+from mmzoo.hub.source import CONFIG_FILE, HUB_OPTIONS, ModelSource, find_source, read_config
+from mmzoo.hub.weights import Stored, kind_of, stored_tensors, weight_files
+from mmzoo.hub.zoo_file import check_files
 
 NAMES_SHOWN = 5
+#: Options of transformers that would take weights from elsewhere than the folder's safetensors files.
+REFUSED_OPTIONS = ("gguf_file", "state_dict", "subfolder", "variant")
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def _patterns(allow_missing: str | Iterable[str]) -> list[re.Pattern[str]]:
+    texts = (allow_missing,) if isinstance(allow_missing, str) else tuple(allow_missing)
+    patterns = []
+    for text in texts:
+        try:
+            patterns.append(re.compile(text))
+        except (re.error, TypeError) as fault:
+            raise InputError(f"allow_missing: {text!r} is no regular expression ({fault}). Correct it.") from fault
+    return patterns
 
 
 def own_memory(model: torch.nn.Module) -> None:
@@ -35,54 +53,118 @@ class ZooModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | Path, *arguments: Any, revision: str | None = None, **options: Any
+    ) -> Any:
+        """Loads a folder, a checkpoint or a Hub id (at `revision`) as `from_source` does; see there for options."""
+        hub = {name: options.pop(name) for name in HUB_OPTIONS if options.get(name) is not None}
+        source = find_source(pretrained_model_name_or_path, revision=revision, **hub)
+        return cls.from_source(source, *arguments, **options)
+
+    @classmethod
+    def from_source(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        source: ModelSource,
         *arguments: Any,
-        allow_missing: tuple[str, ...] = (),
+        allow_missing: str | Iterable[str] = (),
         receipt_file: str | Path | None = None,
         quiet: bool = False,
+        output_loading_info: bool = False,
         **options: Any,
     ) -> Any:
         """Loads a model folder; InputError unless every parameter and persistent buffer comes from its files.
 
         `allow_missing` holds regular expressions for names that may keep their starting values. The receipt is
-        `model.load_receipt`, one line on stderr unless `quiet`, and a JSON file where `receipt_file` says so.
+        `model.load_receipt`, one line on stderr unless `quiet`, and a JSON file where `receipt_file` says so. What
+        zoo.json records of the files is checked. `options` are transformers'; with `output_loading_info` the result
+        is (model, transformers' report).
         """
-        where = str(pretrained_model_name_or_path)
-        options.update(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
-        try:
-            with no_progress_bars():
-                loaded: Any = super().from_pretrained(where, *arguments, **options)
-            model, report = loaded
-        except Exception as fault:
-            # transformers and safetensors raise many types for a damaged or incomplete folder; each is the folder's
-            # fault as long as the folder is named, so they become one line.
-            if isinstance(fault, InputError | KeyboardInterrupt | MemoryError):
-                raise
-            first_line = str(fault).strip().splitlines()[0] if str(fault).strip() else ""
-            raise InputError(
-                f"{where} could not be loaded as {cls.__name__}: {type(fault).__name__} {first_line}"
-            ) from fault
-        receipt = make_receipt(model, Path(where), report)
-        cls._refuse_gaps(where, receipt, allow_missing)
+        patterns = _patterns(allow_missing)
+        if receipt_file is not None:
+            check_receipt_file(Path(receipt_file))
+        cls._refuse_options(options)
+        cls._refuse_other_family(source)
+        files = weight_files(source.folder)
+        hashes = check_files(source.folder, [CONFIG_FILE, *files])
+        stored = stored_tensors(source.folder, files)
+        model, report = cls._load(source, arguments, options)
+        receipt = make_receipt(model, source, hashes, stored, report)
+        _refuse_gaps(source.name, receipt, patterns)
+        _refuse_other_kinds(source.name, model.state_dict(), stored)
         own_memory(model)
         model.load_receipt = receipt
         if receipt_file is not None:
             receipt.write(Path(receipt_file))
         if not quiet:
             sys.stderr.write(receipt.summary() + "\n")
-        return model
+        return (model, report) if output_loading_info else model
 
-    @staticmethod
-    def _refuse_gaps(where: str, receipt: LoadReceipt, allow_missing: tuple[str, ...]) -> None:
-        forbidden = [name for name in receipt.missing if not any(re.fullmatch(p, name) for p in allow_missing)]
-        for kind, names in (
-            ("lacks", forbidden),
-            ("has unknown", receipt.unexpected),
-            ("has misshapen", receipt.mismatched),
-        ):
-            if names:
-                raise InputError(
-                    f"{where} {kind} tensors: {_some(list(names))}. The weights do not belong to this config; "
-                    f"check the folder, or pass allow_missing=[regex] to keep starting values on purpose."
-                )
+    @classmethod
+    def _load(cls, source: ModelSource, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+        """transformers' own loading; whatever it raises becomes one line."""
+        options = {**options, "use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        try:
+            with no_progress_bars(), no_warnings():
+                loaded: Any = super().from_pretrained(str(source.folder), *arguments, **options)
+            model, report = loaded
+        except Exception as fault:
+            # transformers and safetensors raise many types for a damaged or incomplete folder; each is the folder's
+            # fault as long as the folder is named, so they become one line.
+            if isinstance(fault, InputError | MemoryError):
+                raise
+            first_line = str(fault).strip().splitlines()[0] if str(fault).strip() else ""
+            raise InputError(
+                f"{source.name} could not be loaded as {cls.__name__}: {type(fault).__name__} {first_line}"
+            ) from fault
+        model.config.name_or_path = model.name_or_path = source.name
+        return model, report
+
+    @classmethod
+    def _refuse_options(cls, options: Mapping[str, Any]) -> None:
+        wrong = [name for name in REFUSED_OPTIONS if options.get(name)]
+        wrong += ["use_safetensors"] if options.get("use_safetensors") is False else []
+        if wrong:
+            raise InputError(
+                f"{cls.__name__}.from_pretrained does not take {', '.join(wrong)}: weights come from the safetensors "
+                f"files of a model folder. Leave it out, or name the folder that holds them."
+            )
+
+    @classmethod
+    def _refuse_other_family(cls, source: ModelSource) -> None:
+        config, own = read_config(source.folder), getattr(cls.config_class, "model_type", None)
+        if config["model_type"] != own:
+            raise InputError(
+                f"{source.name} holds a {config['model_type']!r} model and {cls.__name__} is a {own!r}. "
+                f"Load it with mmzoo.from_pretrained."
+            )
+        if config.get("transformers_weights"):
+            raise InputError(
+                f"{source.name}: config.json names weights of its own (transformers_weights). Remove that line, and "
+                f"call the file model.safetensors."
+            )
+
+
+def _refuse_gaps(where: str, receipt: LoadReceipt, allowed: list[re.Pattern[str]]) -> None:
+    forbidden = [name for name in receipt.missing if not any(pattern.fullmatch(name) for pattern in allowed)]
+    for kind, names in (
+        ("lacks", forbidden),
+        ("has unknown", receipt.unexpected),
+        ("has misshapen", receipt.mismatched),
+    ):
+        if names:
+            raise InputError(
+                f"{where} {kind} tensors: {_some(names)}. The weights do not belong to this config; "
+                f"check the folder, or pass allow_missing=[regex] to keep starting values on purpose."
+            )
+
+
+def _refuse_other_kinds(where: str, state: Mapping[str, torch.Tensor], stored: Mapping[str, Stored]) -> None:
+    """Floats of another width are converted and noted; integers in a float's place are somebody's mistake."""
+    wrong = [
+        f"{name} ({stored[name].dtype}, not {kind_of(tensor.dtype)})"
+        for name, tensor in state.items()
+        if name in stored and stored[name].kind != kind_of(tensor.dtype)
+    ]
+    if wrong:
+        raise InputError(
+            f"{where} stores tensors as another kind of number: {_some(wrong)}. Save the model again in its own dtypes."
+        )

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
+import shlex
 import sys
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmzoo.durable_files import refused_writes_named, replacing, sha256_of
 from mmzoo.errors import InputError
 from mmzoo.families import get_family, load_object
-from mmzoo.hub.load import from_pretrained, model_folder
+from mmzoo.hub.foreign_weights import read_weights, refuse_nan
 
 EXTRA_FILE = "official_extra.safetensors"
-STATE_KEYS = ("ema", "model", "state_dict")
-
-
-def read_weights(file: Path) -> dict[str, Any]:
-    """Tensors of a .safetensors, .pt or .pth file; pickles only through torch's weights-only reader."""
-    if not file.is_file():
-        raise InputError(f"there is no weights file {file}.")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        import torch
-
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as fault:  # safetensors, zipfile and pickle each raise their own types for a damaged file
-        raise InputError(f"{file} cannot be read as weights ({type(fault).__name__}). Is it complete?") from fault
-    if not isinstance(state, dict):
-        raise InputError(f"{file} holds no dictionary of tensors.")
-    return next((state[key] for key in STATE_KEYS if key in state), state)
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -62,23 +41,44 @@ def import_main(argv: list[str], prog: str) -> int:
     if arguments.out.exists():
         raise InputError(f"{arguments.out} exists. Choose a new folder.")
     weights = read_weights(arguments.weights)
-    import torch
-    from safetensors.torch import save_file
-
-    from mmzoo.hub.save import save_model
-
     official = load_object(family.official)
     config = official.config_from_official(values)
     ours, extra = official.to_ours(weights, config)
-    with torch.device("meta"):
-        model = load_object(family.model)(config)
-    model.load_state_dict(ours, strict=True, assign=True)
-    processor = load_object(family.processor)(image_size=config.image_size)
-    save_model(model, arguments.out, processor=processor, card={"command": f"{prog} {' '.join(argv)}"})
-    # Written even when empty: its presence tells export to emit exactly the tensors that came in.
-    save_file({name: tensor.contiguous() for name, tensor in extra.items()}, arguments.out / EXTRA_FILE)
+    from mmzoo.hub.save import save_model
+
+    save_model(
+        _model_of(load_object(family.model), config, ours),
+        arguments.out,
+        processor=load_object(family.processor)(image_size=config.image_size),
+        record={
+            "command": shlex.join([*prog.split(), *argv]),
+            "receipts": [{"official weights": arguments.weights.name, "sha256": sha256_of(arguments.weights)}],
+        },
+        # Written even when empty: its presence tells export to emit exactly the tensors that came in.
+        extra={EXTRA_FILE: extra},
+    )
     sys.stderr.write(f"imported {len(ours)} tensors ({len(extra)} unused ones kept apart) into {arguments.out}\n")
     return 0
+
+
+def _model_of(model_class: Any, config: Any, state: Mapping[str, Any]) -> Any:
+    """A model that holds `state`, in the dtypes given; InputError when a tensor holds another kind of number."""
+    import torch
+
+    from mmzoo.hub.weights import kind_of
+
+    with torch.device("meta"):
+        model = model_class(config)
+    wrong = [
+        f"{name} is {state[name].dtype}"
+        for name, tensor in model.state_dict().items()
+        if kind_of(state[name].dtype) != kind_of(tensor.dtype)
+    ]
+    if wrong:
+        raise InputError(f"official weights, another kind of number: {'; '.join(wrong[:5])}. Is the file the model's?")
+    # Each its own memory: tensors of a .pt file may be views of one another, which a model folder cannot express.
+    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=True, assign=True)
+    return model
 
 
 def export_main(argv: list[str], prog: str) -> int:
@@ -90,36 +90,54 @@ def export_main(argv: list[str], prog: str) -> int:
     parser.add_argument("--overwrite", action="store_true")
     arguments = parser.parse_args(argv)
     out: Path = arguments.out
-    if out.suffix not in (".safetensors", ".pt"):
-        raise InputError(f"--out {out}: the suffix must be .safetensors or .pt.")
-    if out.exists() and not arguments.overwrite:
-        raise InputError(f"{out} exists. Pass --overwrite to replace it.")
-    if not out.parent.is_dir():
-        raise InputError(f"the folder {out.parent} does not exist. Create it first.")
+    _check_target(out, arguments.overwrite)
+    from mmzoo.hub.load import from_pretrained
+    from mmzoo.hub.source import model_folder
+
     folder = model_folder(arguments.folder)
     model = from_pretrained(folder)
-    extra = read_weights(folder / EXTRA_FILE) if (folder / EXTRA_FILE).is_file() else None
     state = load_object(get_family(model.config.model_type).official).to_official(
-        model.state_dict(), model.config, extra
+        model.state_dict(), model.config, _read_extra(folder)
     )
-    _write(state, out)
+    refuse_nan(state, str(folder))
+    with refused_writes_named(out), replacing(out) as temporary:
+        _write(state, temporary, out.suffix)
     sys.stderr.write(f"exported {len(state)} tensors to {out}\n")
     return 0
 
 
-def _write(state: dict[str, Any], out: Path) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    os.close(handle)
-    try:
-        if out.suffix == ".pt":
-            import torch
+def _check_target(out: Path, overwrite: bool) -> None:
+    """Before the long work: InputError when `out` cannot be what the user means."""
+    if out.suffix not in (".safetensors", ".pt"):
+        raise InputError(f"--out {out}: the suffix must be .safetensors or .pt.")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder. Name a file in it.")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists. Pass --overwrite to replace it.")
+    if not out.parent.is_dir():
+        raise InputError(f"the folder {out.parent} does not exist. Create it first.")
 
-            torch.save({"model": state}, name)
-        else:
-            from safetensors.torch import save_file
 
-            save_file({key: tensor.contiguous() for key, tensor in state.items()}, name)
-        Path(name).chmod(0o644)
-        shutil.move(name, out)
-    finally:
-        Path(name).unlink(missing_ok=True)
+def _read_extra(folder: Path) -> dict[str, Any] | None:
+    """What the import kept apart, checked against zoo.json; None for a model that was trained here."""
+    from mmzoo.hub.zoo_file import check_files, read_zoo_file
+
+    file = folder / EXTRA_FILE
+    if not file.is_file():
+        if EXTRA_FILE in ((read_zoo_file(folder) or {}).get("files") or {}):
+            raise InputError(f"{folder} lacks {EXTRA_FILE}, so it cannot be exported as it came. Import it again.")
+        return None
+    check_files(folder, [EXTRA_FILE])
+    return read_weights(file)
+
+
+def _write(state: Mapping[str, Any], file: Path, suffix: str) -> None:
+    if suffix == ".pt":
+        import torch
+
+        with file.open("wb") as stream:  # given a name, torch would write it, a temporary one, into the file
+            torch.save({"model": dict(state)}, stream)
+        return
+    from safetensors.torch import save_file
+
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, file)

@@ -1,7 +1,8 @@
-"""Keeps transformers' progress bars off stderr while a folder is read or written."""
+"""Keeps transformers' own messages off stderr while a folder is read or written: what is said there is ours."""
 
 from __future__ import annotations
 
+import logging as levels
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,3 +19,18 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Hides transformers' warnings: its loading report says again what the receipt or the refusal says in one line.
+
+    A user who asked transformers for more (info, debug) still gets it.
+    """
+    level = logging.get_verbosity()
+    if level == levels.WARNING:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

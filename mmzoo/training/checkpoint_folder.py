@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmzoo.durable_files import flush, replace_link, sha256_of, temporary_sibling
 from mmzoo.errors import InputError, suggestion
-from mmzoo.training.durable_files import flush, replace_link, sha256_of, temporary_sibling
 
 SCHEMA = 1
 TRAINER_FILE, DATA_FILE, RNG_FILE, CONFIG_FILE = "trainer.ckpt", "data_state.json", "rng.safetensors", "config.yaml"

@@ -14,12 +14,13 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from mmzoo.durable_files import refused_writes_named, temporary_sibling
 from mmzoo.errors import InputError, suggestion
 from mmzoo.training import checkpoint_folder as layout
 from mmzoo.training import rng_state
 from mmzoo.training.checkpoint_folder import resolve_checkpoint
 from mmzoo.training.data_module import ShardData
-from mmzoo.training.durable_files import temporary_sibling
+from mmzoo.training.model_record import model_record
 from mmzoo.training.module import ZooModule
 from mmzoo.training.stepping import is_last_update, is_trial, updates, validation_follows
 
@@ -29,26 +30,32 @@ __all__ = ["FolderCheckpoint", "initialise_from", "read_data_state", "resolve_ch
 def save_checkpoint(trainer: Trainer, module: LightningModule, checkpoints: Path) -> Path:
     """Writes `checkpoints/step_XXXXXXXX`, whole or not at all; called by all ranks, written by the first.
 
+    InputError when the system refuses to write: a full disk is for the user to mend.
     Sharded strategies (FSDP, DeepSpeed) will gather here what rank 0 does not hold.
     """
     final = checkpoints / layout.step_name(updates(trainer))
     states = _random_states(trainer)
     temporary = temporary_sibling(final)
     try:
-        if trainer.is_global_zero:
-            temporary.mkdir(parents=True)
-        trainer.save_checkpoint(temporary / layout.TRAINER_FILE)
-        if trainer.is_global_zero:
-            rng_state.save(states, temporary / layout.RNG_FILE)
-            _write_rest(trainer, module, temporary)
-            layout.seal(temporary, updates(trainer))
-            layout.publish(temporary, final)
-            layout.point(checkpoints, layout.LAST, final.name)
+        with refused_writes_named(final):
+            if trainer.is_global_zero:
+                temporary.mkdir(parents=True)
+            trainer.save_checkpoint(temporary / layout.TRAINER_FILE)
+            if trainer.is_global_zero:
+                rng_state.save(states, temporary / layout.RNG_FILE)
+                _write_rest(trainer, module, temporary)
+                _publish(trainer, temporary, final)
     finally:
         if trainer.is_global_zero:
             shutil.rmtree(temporary, ignore_errors=True)
     trainer.strategy.barrier("checkpoint")
     return final
+
+
+def _publish(trainer: Trainer, temporary: Path, final: Path) -> None:
+    layout.seal(temporary, updates(trainer))
+    layout.publish(temporary, final)
+    layout.point(final.parent, layout.LAST, final.name)
 
 
 def _random_states(trainer: Trainer) -> list[dict[str, Tensor]]:
@@ -74,7 +81,8 @@ def _write_rest(trainer: Trainer, module: LightningModule, folder: Path) -> None
     if isinstance(module, ZooModule):
         from mmzoo.hub.save import save_model
 
-        save_model(module.model, folder / layout.MODEL_FOLDER, processor=module.processor)
+        record = model_record(trainer, module)
+        save_model(module.model, folder / layout.MODEL_FOLDER, processor=module.processor, record=record)
 
 
 def read_data_state(folder: Path) -> dict[str, Any]:
@@ -225,4 +233,4 @@ def initialise_from(module: ZooModule, folder: str | Path) -> None:
         text = " ".join(str(fault).split())
         raise InputError(f"--init_from: {source} does not fit the model of this config: {text[:600]}") from fault
     if (receipt := getattr(loaded, "load_receipt", None)) is not None:
-        module.receipts.append({"init_from": str(source), "receipt": str(receipt)})
+        module.receipts.append({"init_from": str(source), "receipt": receipt.in_brief()})

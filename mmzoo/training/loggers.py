@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mmzoo.training.durable_files import temporary_sibling
+from mmzoo.durable_files import temporary_sibling
 from mmzoo.training.stepping import step_to_log
 
 CSV_FILE, TENSORBOARD_FOLDER = "metrics.csv", "tensorboard"

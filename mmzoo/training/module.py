@@ -29,6 +29,8 @@ class ZooModule(LightningModule):
     model: PreTrainedModel
     #: What turns an image into the model's input; saved beside the weights. None where there is none.
     processor: Any = None
+    #: Public name of the model's sizes, "family/variant" and what was changed, for the model card.
+    variant: str | None = None
 
     def __init__(self, optimizer: OptimizerSettings | None = None) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mmzoo.durable_files import follow_umask
+
 
 def capture() -> dict[str, Tensor]:
     """This process's states: `python`, `numpy` (627,) float64; `torch` (n,) and `cuda` (devices, m) uint8."""
@@ -44,6 +46,7 @@ def restore(states: Mapping[str, Tensor]) -> None:
 def save(ranks: Sequence[Mapping[str, Tensor]], path: Path) -> None:
     """Writes the states of all ranks as `rank0.python`, ... into one safetensors file."""
     save_file({f"rank{i}.{name}": value for i, states in enumerate(ranks) for name, value in states.items()}, str(path))
+    follow_umask(path)
 
 
 def load(path: Path, rank: int) -> dict[str, Tensor] | None:

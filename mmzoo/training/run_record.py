@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 import mmzoo
+from mmzoo.durable_files import write_text
 from mmzoo.errors import InputError
-from mmzoo.training.durable_files import write_text
 
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")

@@ -21,6 +21,7 @@ from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, resume
 from mmzoo.training.config_check import Section, load_class
 from mmzoo.training.data_module import ShardData
 from mmzoo.training.data_state import DataPosition
+from mmzoo.training.last_validation import LastValidation
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
@@ -162,7 +163,7 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = [DataPosition(), Throughput()]
+        callbacks: list[Callback] = [DataPosition(), Throughput(), LastValidation()]
         configured = config.get("callbacks") or []
         has_bar = any(
             isinstance(callback, ProgressBar) for callback in configured if not isinstance(configured, Callback)

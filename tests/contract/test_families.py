@@ -40,6 +40,12 @@ def test_variants_build_on_the_meta_device(family, public):
         assert all(tensor.is_meta for tensor in model.state_dict().values())
 
 
+def test_the_model_answers_what_a_forward_pass_costs(family):
+    with torch.device("meta"):
+        model = load_object(family.model)(tiny_config(family))
+    assert 0 < 2 * model.flops(16) <= model.flops(32)
+
+
 def test_batch_of_one_equals_batch_of_many(family):
     model = tiny_model(family).eval()
     batch = batch_of(family, 4)

@@ -22,6 +22,7 @@ from mmzoo.errors import InputError
 from mmzoo.hub.model import ZooModel
 from tokenizers_visual.evotok.codebook import Codebook, QuantizerSettings
 from tokenizers_visual.evotok.configuration import EvoTokConfig
+from tokenizers_visual.evotok.flops import forward_flops
 from tokenizers_visual.evotok.pixel_decoder import PixelDecoder
 from tokenizers_visual.evotok.quantizer import QuantizerOutput, ResidualQuantizer
 from tokenizers_visual.evotok.semantic_decoder import SemanticDecoder
@@ -153,6 +154,14 @@ class EvoTokModel(ZooModel):
             idle += [self.encoder.post_layernorm, self.encoder.head]
         unused = sum(p.numel() for module in idle for p in module.parameters())
         return sum(p.numel() for p in self.parameters()) - unused
+
+    def flops(self, tokens: int | None = None) -> int:
+        """Operations (2 a multiply-add) of `forward` on one image of `tokens` grid positions, h * w.
+
+        None = an image of `config.image_size`. The image is tokens * patch_size ** 2 pixels large, whatever its shape.
+        By kind of work: tokenizers_visual.evotok.flops.
+        """
+        return sum(forward_flops(self, self.config.grid_size**2 if tokens is None else tokens).values())
 
     def _configured_size(self) -> tuple[int, int] | None:
         size = self.config.output_size

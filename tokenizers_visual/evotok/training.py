@@ -48,6 +48,8 @@ class EvoTokTraining(ZooModule):
         family, name = get_variant(variant)
         model = EvoTokModel(checked_config({**family.variants[name], **(overrides or {})}, "model.overrides"))
         self.model = model
+        changed = ", ".join(f"{key}={value}" for key, value in (overrides or {}).items())
+        self.variant = f"{family.name}/{name}" + (f" with {changed}" if changed else "")
         self.processor = EvoTokImageProcessor(image_size=self.model.config.image_size)
         self.losses = losses or GeneratorLossSettings()
         self.teacher = Teacher.load(teacher) if teacher else None

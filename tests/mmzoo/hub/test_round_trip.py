@@ -6,21 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from weights_by_others import change_weights
 
 import mmzoo
 from mmzoo.errors import InputError
-from mmzoo.hub.save import save_model
-from tokenizers_visual.evotok.configuration import EvoTokConfig
-from tokenizers_visual.evotok.family import TINY
 from tokenizers_visual.evotok.modeling import EvoTokModel
-from tokenizers_visual.evotok.processing import EvoTokImageProcessor
 
 REPOSITORY = Path(__file__).parents[3]
 TENSOR = "decode_head.0.weight"
@@ -67,30 +62,6 @@ print(json.dumps({
     "image_size": processor.image_size,
 }))
 """
-
-
-@pytest.fixture(scope="module")
-def model() -> EvoTokModel:
-    torch.manual_seed(0)
-    model = EvoTokModel(EvoTokConfig(**TINY)).eval()
-    with torch.no_grad():  # no tensor keeps a value that a fresh model could also have
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point() and not name.startswith(("quantizer.", "scaling.")):
-                tensor.add_(0.01 * torch.randn_like(tensor))
-    return model
-
-
-@pytest.fixture
-def folder(model: EvoTokModel, tmp_path: Path) -> Path:
-    return save_model(model, tmp_path / "saved", processor=EvoTokImageProcessor(image_size=32))
-
-
-def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    file = folder / "model.safetensors"
-    state = load_file(file)
-    change(state)
-    file.unlink()  # the loaded tensors map the old file
-    save_file(state, file, metadata={"format": "pt"})
 
 
 def test_a_fresh_process_gives_the_same_bits(model: EvoTokModel, folder: Path, tmp_path: Path) -> None:

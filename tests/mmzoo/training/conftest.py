@@ -1,9 +1,5 @@
 """A tiny regression on 8-pixel pictures: data, model and config small enough for a dozen runs in seconds."""
 
-import importlib.util
-import sys
-import types
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,15 +16,6 @@ def shards(tmp_path_factory):
         Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(root / f"{i:02}.png")
     build_image_shards(BuildSettings(root, root.parent / "shards", val_fraction=0.3))
     return root.parent / "shards"
-
-
-@pytest.fixture(autouse=True)
-def hub(monkeypatch):
-    """Until the Hub part is there: `save_model` writes what the model itself writes."""
-    if importlib.util.find_spec("mmzoo.hub.save") is None:
-        module = types.ModuleType("mmzoo.hub.save")
-        module.save_model = lambda model, folder, processor=None, card=None: model.save_pretrained(folder)
-        monkeypatch.setitem(sys.modules, "mmzoo.hub.save", module)
 
 
 @pytest.fixture

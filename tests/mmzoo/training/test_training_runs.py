@@ -1,12 +1,14 @@
 """Whole runs of the tiny training, through the command's own entry point."""
 
 import csv
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -80,6 +82,34 @@ def test_a_run_folder_holds_everything(whole):
     assert (run / "config.yaml").read_text() == next(run.glob("config.2*.yaml")).read_text()
 
 
+def test_the_model_folder_tells_of_its_run_and_of_its_own_validation(whole):
+    """Steps 3 and 6 were validated, on 7 samples; the weights of other steps were not measured."""
+    run = whole["run"]
+    record = json.loads((run / "run.json").read_text())
+    for row in table(run):
+        folder = run / "checkpoints" / f"step_{int(row['step']):08}" / "model"
+        card, zoo = (folder / "README.md").read_text(), json.loads((folder / "zoo.json").read_text())
+        assert (zoo["family"], zoo["variant"], zoo["run"]["step"]) == ("tiny_for_tests", None, int(row["step"]))
+        assert zoo["run"]["data"]["identity"] == record["data"]["identity"]
+        assert (zoo["run"]["seed"], zoo["run"]["config_sha256"]) == (3, record["config_sha256"])
+        assert "- Command: `mmzoo fit -c tiny.yaml --run run`" in card
+        assert str(run.parent) not in card + json.dumps(zoo)
+        if row["val/loss"]:
+            assert zoo["run"]["metrics"] == {"val/loss": pytest.approx(float(row["val/loss"]), rel=1e-12)}
+            assert f"| val/loss | {float(row['val/loss']):.6g} | 7 |" in card
+        else:
+            assert "Not measured." in card
+            assert "metrics" not in zoo["run"]
+
+
+def test_files_of_a_checkpoint_follow_the_umask(whole, tmp_path):
+    (tmp_path / "plain").touch()
+    expected = (tmp_path / "plain").stat().st_mode
+    files = [path for path in (whole["run"] / "checkpoints" / "step_00000006").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"trainer.ckpt", "rng.safetensors", "model.safetensors", "zoo.json"}
+    assert [path.name for path in files if path.stat().st_mode != expected] == []
+
+
 def test_the_table_has_training_and_validation_columns(whole):
     rows = table(whole["run"])
     assert [row["step"] for row in rows] == [str(step) for step in range(1, 9)]
@@ -144,6 +174,7 @@ def test_two_ranks_read_one_sequence_and_measure_one_number(whole, config, tmp_p
     assert json.loads((checkpoint / "data_state.json").read_text())["position"] == 12
     assert {name.split(".")[0] for name in load_file(str(checkpoint / "rng.safetensors"))} == {"rank0", "rank1"}
     measured = json.loads((tmp_path / "run/run.json").read_text())["metrics"]["val/loss"]
+    assert json.loads((checkpoint / "model/zoo.json").read_text())["run"]["samples"] == 7
     capsys.readouterr()
     assert fit(config, tmp_path / "one", "--ckpt_path", str(checkpoint), verb="validate") == 0
     assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(measured, rel=1e-6)
@@ -195,6 +226,26 @@ def test_our_own_fault_keeps_its_trace_and_is_recorded(config, tmp_path):
     assert record["error"] == "RuntimeError: the third step fails"
     assert len(table(tmp_path)) == 2
     assert resolve_checkpoint(tmp_path / "checkpoints" / "last").name == "step_00000002"
+
+
+@pytest.mark.parametrize("part", ["lightning.pytorch.Trainer.save_checkpoint", "mmzoo.training.rng_state.save"])
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch, capsys, part):
+    calls, real = [], resolve_name(part)
+
+    def full_at_the_second(*arguments):
+        calls.append(part)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    monkeypatch.setattr(part, full_at_the_second)
+    assert fit(whole["config"], tmp_path, "--ckpt_path", str(whole["run"] / "checkpoints/step_00000004")) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mmzoo: ")]
+    assert len(lines) == 1
+    assert "checkpoints/step_00000006 cannot be written (No space left on device). Free space" in lines[0]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last", "step_00000005"}
+    assert resolve_checkpoint(tmp_path / "checkpoints/last").name == "step_00000005"
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
 
 
 def test_progress_is_plain_lines_on_stderr(config, tmp_path, monkeypatch, capsys):

@@ -63,8 +63,8 @@ class TrainingCrop:
     The shorter side goes to a random integer of px in [scale_min * size, scale_max * size] (ADM random crop; the
     released recipe has 1 and 1.25), then a random (size, size) crop, flipped left to right with probability `flip`.
     `native_crop` crops without resizing, for few and small photographs; an image smaller than `size` is still enlarged.
-    `colour_jitter` j: each channel of [0, 1] is multiplied by a factor in [1 - j, 1 + j] and shifted by up to j / 2, then
-    clipped, so that a teacher cannot go by colour alone.
+    `colour_jitter` j: each channel of [0, 1] is multiplied by a factor in [1 - j, 1 + j], shifted by up to j / 2 and
+    clipped: colours that few photographs lack, and a teacher that cannot go by colour alone.
     All chance comes from the generator, in the same number of draws for every image.
     """
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmzoo.durable_files import sha256_of
 from mmzoo.errors import InputError, suggestion
-from mmzoo.hub.receipt import sha256_of
 
 KINDS = ("transformers", "timm", "mmzoo")
 #: EvoTok's images: values in [-1, 1].

@@ -23,7 +23,7 @@ from mmzoo.report.record import (
     PictureRow,
     RunReport,
 )
-from tokenizers_visual.evotok.demo import Outcome, level_steps
+from tokenizers_visual.evotok.demo_measure import Outcome, level_steps
 
 SHOWN_PHOTOGRAPHS = 6
 

@@ -87,6 +87,16 @@ def decode_image(data: bytes, rules: DecodeRules | None = None, counts: Counter[
         raise InputError(f"damaged or truncated {_format(image)}: {_one_line(fault)}") from None
 
 
+def image_pixels(image: Image.Image, rules: DecodeRules | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) of an image that Pillow opened or made, by the rules of `decode_image`. InputError as there."""
+    if getattr(image, "n_frames", 1) > 1:
+        image.seek(0)
+    try:
+        return _pillow_pixels(image, rules or DecodeRules(), Counter())
+    except DAMAGE as fault:
+        raise InputError(f"damaged or unusable image: {_one_line(fault)}") from None
+
+
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
     """Silences Pillow's warnings about files that we judge ourselves. For commands, not for library code."""
@@ -153,7 +163,8 @@ def _rgb(image: Image.Image, rules: DecodeRules, counts: Counter[str]) -> Image.
     if image.mode.startswith("I;16"):
         image = _eight_bit_grey(image)
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} (32-bit values) has no defined 8-bit range")
+        kind = "floating-point" if image.mode == "F" else "integer"
+        raise ValueError(f"mode {image.mode} (32-bit {kind} values) has no defined 8-bit range")
     counts["grey"] += int(image.mode in ("1", "L", "LA", "La"))
     counts["cmyk"] += int(image.mode == "CMYK")
     counts["palette"] += int(image.mode in ("P", "PA"))

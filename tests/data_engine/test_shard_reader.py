@@ -97,7 +97,7 @@ def test_errors_name_the_place(index):
     with pytest.raises(InputError, match="not the json of a sample"):
         reader.meta(4)
     path.write_bytes(data[: offset + 5])
-    with pytest.raises(InputError, match=place + rf"5 of {size} bytes could be read"):
+    with pytest.raises(InputError, match=place + rf"{512 + 5} of \d+ bytes could be read, the shard is cut"):
         reader.sample(4)
     shutil.rmtree(index.folder)
     with pytest.raises(InputError, match=r"offset.*No such file"):

@@ -108,8 +108,11 @@ class Quarantine:
             with file.open("a+b") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)
                 whole = self._catch_up(stream)
-                new = {sample.name: sample for sample in reversed(found) if sample.name not in self.known}
-                lines = [json.dumps(new[name].as_row(), ensure_ascii=False) for name in reversed(new)]
+                new: dict[Name, BrokenSample] = {}
+                for sample in found:
+                    if sample.name not in self.known:
+                        new.setdefault(sample.name, sample)
+                lines = [json.dumps(sample.as_row(), ensure_ascii=False) for sample in new.values()]
                 text = "".join(f"{line}\n" for line in lines).encode()
                 stream.write(text if whole else b"\n" + text)
                 stream.flush()

@@ -130,6 +130,7 @@ class ShardData(LightningDataModule):
         self.position = 0  #: samples consumed by optimiser steps so far, over all ranks
         self.stream: TrainStream | None = None
         self._evaluation_streams: list[EvaluationStream] = []
+        self._order: dict[str, str] = {}
 
     def open_index(self) -> ShardIndex:
         """The index; InputError when the folder is missing or no shard folder."""
@@ -181,7 +182,9 @@ class ShardData(LightningDataModule):
         """Built after the data state was restored, so it starts at `position`."""
         from data_engine.loader import make_loader
 
-        rows = len(self.open_index().split_rows("train"))
+        index = self.open_index()
+        self._note_order(index)
+        rows = len(index.split_rows("train"))
         length = self.steps_per_epoch or max(1, rows // self.global_batch)
         self.loader_settings("train")  # a mistake in them is reported here, before the first step
         self.stream = TrainStream(lambda: make_loader(self.loader_settings("train"), self.transform, None), length)
@@ -214,20 +217,20 @@ class ShardData(LightningDataModule):
 
     def data_state(self) -> dict[str, Any]:
         """What `data_state.json` holds."""
-        index = self.open_index()
-        return {
-            "schema": SCHEMA,
-            "position": self.position,
-            "seed": self.seed,
-            "identity": index.identity,
-            "ledger": self._order_identity(index),
-        }
+        return {"schema": SCHEMA, "position": self.position, "seed": self.seed, **self._note_order()}
 
-    def _order_identity(self, index: ShardIndex) -> str:
-        """What decides the order of training samples, as a hash."""
+    def _note_order(self, index: ShardIndex | None = None) -> dict[str, str]:
+        """What the order of training samples follows from, as hashes: of the index, and of the ledger over it.
+
+        Read once, when training starts: a checkpoint must not fail because a shard vanished since.
+        """
         from data_engine.batch_plan import ledger_of
 
-        return ledger_of(self.loader_settings("train"), index).identity("train")
+        if not self._order:
+            index = index or self.open_index()
+            ledger = ledger_of(self.loader_settings("train"), index)
+            self._order = {"identity": index.identity, "ledger": ledger.identity("train")}
+        return self._order
 
     def load_data_state(self, state: dict[str, Any]) -> None:
         """Continues at a saved position; InputError when the data or its order would not be the saved one."""
@@ -236,8 +239,8 @@ class ShardData(LightningDataModule):
                 f"the data state has schema {state.get('schema')}; this mmzoo reads schema {SCHEMA}. "
                 f"Resume with the mmzoo that wrote it, or start anew with --init_from."
             )
-        index = self.open_index()
-        if state["identity"] != index.identity:
+        order = self._note_order()
+        if state["identity"] != order["identity"]:
             raise InputError(
                 f"the shards in {self.index_folder} are not those of the checkpoint, so its position means nothing. "
                 f"Point data.init_args.index at the old shards, or start anew with --init_from."
@@ -247,7 +250,7 @@ class ShardData(LightningDataModule):
                 f"data.init_args.seed is {self.seed}, the checkpoint was trained with {state['seed']}: another order. "
                 f"Set it back, or start anew with --init_from."
             )
-        if state["ledger"] != self._order_identity(index):
+        if state["ledger"] != order["ledger"]:
             raise InputError(
                 "the checkpoint's samples stood in another order than this mmzoo gives them, so its position means "
                 "nothing. Resume with the mmzoo that wrote it, or start anew with --init_from."

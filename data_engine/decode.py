@@ -89,6 +89,16 @@ def decode_image(data: bytes, rules: DecodeRules | None = None, counts: Counter[
     return _pillow_pixels(image, rules, counts)
 
 
+@cache
+def load_jpeg_decoder() -> Any:
+    """torchvision's JPEG decoder, or None where this build has none. Imports it, once: hundreds of milliseconds."""
+    import torch
+    import torchvision.io  # registers the operator  # noqa: F401
+
+    # The operator itself: its Python wrapper warns at each call that it will move to another package.
+    return getattr(torch.ops.image, "decode_jpeg", None)
+
+
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
     """Silences Pillow's warnings about files that we judge ourselves. For commands, not for library code."""
@@ -205,19 +215,9 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
     return grey
 
 
-@cache
-def _jpeg_operator() -> Any:
-    """torchvision's JPEG decoder, or None where this build has none."""
-    import torch
-    import torchvision.io  # registers the operator  # noqa: F401
-
-    # The operator itself: its Python wrapper warns at each call that it will move to another package.
-    return getattr(torch.ops.image, "decode_jpeg", None)
-
-
 def _torchvision_jpeg(data: bytes) -> np.ndarray | None:
     """The pixels, or None where torchvision cannot: then Pillow decides, and words the error."""
-    decode = _jpeg_operator()
+    decode = load_jpeg_decoder()
     if decode is None:
         return None
     import torch

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
+from data_engine.quarantine import QUARANTINE_FILE, ErrorBudget
 from mmzoo.errors import InputError
+from mmzoo.training.stepping import is_trial
 
 if TYPE_CHECKING:
     from data_engine.index import ShardIndex
     from data_engine.loader import LoaderSettings
 
-SCHEMA = 1
+SCHEMA = 2
 #: (Sample, numpy.random.Generator) -> dict of arrays, tensors, numbers, strings; see data_engine.loader.make_loader.
 Transform = Callable[..., Any]
 
@@ -86,6 +88,9 @@ class ShardData(LightningDataModule):
     in validation (default: global_batch). steps_per_epoch: batches between validations (default: one pass over the
     rows, at least 1). val_passes: how often each validation image is looked at (random crops differ). cache_mb: MiB of
     decoded images kept in memory. background: colour under transparent images (default: alpha is dropped).
+    max_broken, max_broken_share: how many different broken samples, and which share (0 to 1) of all samples in the
+    index, are left out before the run ends; each limit that is given holds, without any the first one ends it. They are
+    listed in `quarantine.jsonl` in the run folder.
     """
 
     def __init__(  # noqa: PLR0913 - the keys of the YAML section `data`
@@ -101,6 +106,8 @@ class ShardData(LightningDataModule):
         seed: int = 0,
         cache_mb: int = 256,
         background: Literal["white"] | None = None,
+        max_broken: int | None = None,
+        max_broken_share: float | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("global_batch", global_batch), ("val_batch", val_batch), ("val_passes", val_passes)):
@@ -119,9 +126,11 @@ class ShardData(LightningDataModule):
         self.seed = seed
         self.cache_mb = cache_mb
         self.background: Literal["white"] | None = background
+        self.budget = ErrorBudget(max_broken, max_broken_share)
         self.position = 0  #: samples consumed by optimiser steps so far, over all ranks
         self.stream: TrainStream | None = None
         self._evaluation_streams: list[EvaluationStream] = []
+        self._order: dict[str, str] = {}
 
     def open_index(self) -> ShardIndex:
         """The index; InputError when the folder is missing or no shard folder."""
@@ -159,13 +168,23 @@ class ShardData(LightningDataModule):
             start_position=self.position if training else 0,
             cache_mb=self.cache_mb,
             background=self.background,
+            budget=self.budget,
+            quarantine=self._quarantine_file(),
         )
+
+    def _quarantine_file(self) -> Path | None:
+        """Where broken samples are listed; nowhere without a run, or in one that leaves no files."""
+        if self.trainer is None or is_trial(self.trainer):
+            return None
+        return Path(self.trainer.default_root_dir) / QUARANTINE_FILE
 
     def train_dataloader(self) -> TrainStream:
         """Built after the data state was restored, so it starts at `position`."""
         from data_engine.loader import make_loader
 
-        rows = len(self.open_index().split_rows("train"))
+        index = self.open_index()
+        self._note_order(index)
+        rows = len(index.split_rows("train"))
         length = self.steps_per_epoch or max(1, rows // self.global_batch)
         self.loader_settings("train")  # a mistake in them is reported here, before the first step
         self.stream = TrainStream(lambda: make_loader(self.loader_settings("train"), self.transform, None), length)
@@ -198,13 +217,30 @@ class ShardData(LightningDataModule):
 
     def data_state(self) -> dict[str, Any]:
         """What `data_state.json` holds."""
-        return {"schema": SCHEMA, "position": self.position, "seed": self.seed, "identity": self.identity()}
+        return {"schema": SCHEMA, "position": self.position, "seed": self.seed, **self._note_order()}
+
+    def _note_order(self, index: ShardIndex | None = None) -> dict[str, str]:
+        """What the order of training samples follows from, as hashes: of the index, and of the ledger over it.
+
+        Read once, when training starts: a checkpoint must not fail because a shard vanished since.
+        """
+        from data_engine.batch_plan import ledger_of
+
+        if not self._order:
+            index = index or self.open_index()
+            ledger = ledger_of(self.loader_settings("train"), index)
+            self._order = {"identity": index.identity, "ledger": ledger.identity("train")}
+        return self._order
 
     def load_data_state(self, state: dict[str, Any]) -> None:
         """Continues at a saved position; InputError when the data or its order would not be the saved one."""
         if state.get("schema") != SCHEMA:
-            raise InputError(f"the data state has schema {state.get('schema')}; this mmzoo reads schema {SCHEMA}.")
-        if state["identity"] != self.identity():
+            raise InputError(
+                f"the data state has schema {state.get('schema')}; this mmzoo reads schema {SCHEMA}. "
+                f"Resume with the mmzoo that wrote it, or start anew with --init_from."
+            )
+        order = self._note_order()
+        if state["identity"] != order["identity"]:
             raise InputError(
                 f"the shards in {self.index_folder} are not those of the checkpoint, so its position means nothing. "
                 f"Point data.init_args.index at the old shards, or start anew with --init_from."
@@ -213,5 +249,10 @@ class ShardData(LightningDataModule):
             raise InputError(
                 f"data.init_args.seed is {self.seed}, the checkpoint was trained with {state['seed']}: another order. "
                 f"Set it back, or start anew with --init_from."
+            )
+        if state["ledger"] != order["ledger"]:
+            raise InputError(
+                "the checkpoint's samples stood in another order than this mmzoo gives them, so its position means "
+                "nothing. Resume with the mmzoo that wrote it, or start anew with --init_from."
             )
         self.position = int(state["position"])

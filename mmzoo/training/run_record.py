@@ -1,6 +1,7 @@
 """The run folder: its name, the config of every start, and `run.json`: what was run, on what, how it ended.
 
 runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  checkpoints/  earlier/
+             quarantine.jsonl (broken samples, when there are any)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 import mmzoo
+from data_engine.quarantine import QUARANTINE_FILE
 from mmzoo.durable_files import write_text
 from mmzoo.errors import InputError
 
@@ -29,7 +31,7 @@ SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")
 RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
 #: What a fresh start in a used run folder moves away, so that two trainings never mix.
-OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE)
+OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE, QUARANTINE_FILE)
 
 
 def timestamp() -> str:

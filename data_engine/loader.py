@@ -21,6 +21,8 @@ from data_engine.index import ShardIndex
 from data_engine.ledger import Ledger, rank_window, sample_generator
 from data_engine.reader import ShardReader
 from data_engine.records import RESERVED_BATCH_KEYS, Sample
+from data_engine.skips import Skips, next_positions
+from data_engine.worker_signals import leave_signals_to_the_parent
 from mmzoo.errors import InputError
 
 Transform = Callable[[Sample, np.random.Generator], dict[str, Any]]
@@ -34,7 +36,7 @@ class LoaderSettings:
 
     `index`: the shard folder. `global_batch`: samples a step over all ranks; it must divide by `ranks`. `passes`: how
     often to read the rows, then end with a short batch (None: for ever, or `steps`). `start_position`: of the whole
-    sequence, all ranks together. `cache_mb`: MiB of decoded images kept on this rank, shared out among its workers.
+    sequence, all ranks together. `skips`: positions to leave out. `cache_mb`: MiB of decoded images kept on this rank, shared out among its workers.
     `background`: see DecodeRules. `pin_memory`: for copies to a GPU.
     """
 
@@ -48,6 +50,7 @@ class LoaderSettings:
     rank: int = 0
     ranks: int = 1
     start_position: int = 0
+    skips: Skips = ()
     cache_mb: int = 0
     background: Literal["white"] | None = None
     pin_memory: bool = False
@@ -85,10 +88,12 @@ class PlannedBatches:
         settings = self.settings
         start = settings.start_position
         while self.stop is None or start < self.stop:
-            stop = start + settings.global_batch if self.stop is None else min(start + settings.global_batch, self.stop)
-            own = rank_window(start, stop, settings.rank, settings.ranks)
-            yield BatchPlan(self.ledger.window(*own), (start, *self.ledger.locate(start)))
-            start = stop
+            size = settings.global_batch if self.stop is None else min(settings.global_batch, self.stop - start)
+            positions = next_positions(start, size, settings.skips)
+            own = positions[slice(*rank_window(0, size, settings.rank, settings.ranks))]
+            slots = [(position, *self.ledger.locate(position)) for position in own]
+            yield BatchPlan(slots, (positions[0], *self.ledger.locate(positions[0])))
+            start = positions[-1] + 1
 
 
 class PositionDataset(Dataset[Batch]):
@@ -158,6 +163,7 @@ def make_loader(settings: LoaderSettings, transform: Transform, steps: int | Non
         num_workers=settings.workers,
         persistent_workers=settings.workers > 0,
         pin_memory=settings.pin_memory,
+        worker_init_fn=leave_signals_to_the_parent,
         # Otherwise each new iterator would draw its workers' seed from the global generator, and so move it.
         generator=torch.Generator().manual_seed(settings.seed),
     )

@@ -1,6 +1,6 @@
 """The run folder: its name, the config of every start, and `run.json`: what was run, on what, how it ended.
 
-runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  checkpoints/  earlier/
+runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  data_steps.json  metrics.csv  tensorboard/  checkpoints/  earlier/
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 import torch
 
 import mmzoo
-from mmzoo.durable_files import write_text
+from mmzoo.durable_files import refused_writes_named, write_text
 from mmzoo.errors import InputError
 
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")
-RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
+RECORD_FILE, CONFIG_FILE, DATA_STEPS_FILE = "run.json", "config.yaml", "data_steps.json"
 #: What a fresh start in a used run folder moves away, so that two trainings never mix.
-OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE)
+OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE, DATA_STEPS_FILE)
 
 
 def timestamp() -> str:
@@ -141,7 +141,8 @@ class RunRecord:
     def write(self, **values: Any) -> None:
         """Adds values and writes the file in one step."""
         self.content.update(values)
-        write_text(self._path, json.dumps(self.content, indent=1, default=str) + "\n")
+        with refused_writes_named(self._path):
+            write_text(self._path, json.dumps(self.content, indent=1, default=str) + "\n")
 
     def end(self, status: str, steps: int, metrics: Mapping[str, Any], **values: Any) -> None:
         """status: "finished", "failed" or "interrupted". Wall time in seconds."""

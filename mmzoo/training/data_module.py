@@ -18,6 +18,7 @@ from data_engine.steps import Stretch, as_json, continued, from_json, skip_range
 from mmzoo.errors import InputError
 
 if TYPE_CHECKING:
+    from data_engine.decode import DecodeRules
     from data_engine.index import ShardIndex
     from data_engine.loader import LoaderSettings
 
@@ -167,6 +168,12 @@ class ShardData(LightningDataModule):
             cache_mb=self.cache_mb,
             background=self.background,
         )
+
+    def decode_rules(self) -> DecodeRules:
+        """How images of this data are decoded."""
+        from data_engine.decode import DecodeRules
+
+        return DecodeRules(background=self.background, fast=True)
 
     def train_dataloader(self) -> TrainStream:
         """Built after the data state was restored, so it starts at `position`."""

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from data_engine.steps import as_json
 from mmzoo.durable_files import refused_writes_named, write_text
 from mmzoo.training.data_module import ShardData
-from mmzoo.training.run_record import DATA_STEPS_FILE
+from mmzoo.training.run_files import DATA_STEPS_FILE
 from mmzoo.training.stepping import accumulation, batches_of_epoch, is_trial, updates
 
 

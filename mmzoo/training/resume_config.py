@@ -15,7 +15,7 @@ import yaml
 from yaml.nodes import MappingNode
 
 from mmzoo.errors import InputError
-from mmzoo.training.checkpoint_folder import BEST, CONFIG_FILE, LAST, finished
+from mmzoo.training.checkpoint_folder import BEST, CONFIG_FILE, LAST, finished, resolve_checkpoint
 from mmzoo.training.config_files import empty, read_config, text_of
 
 #: Sections that a resumed training takes over; an evaluation leaves trainer and checkpoint to its own command.
@@ -59,12 +59,12 @@ def checkpoint_config(folder: Path, verb: str) -> MappingNode:
 
 
 def asked_checkpoint(config: MappingNode, names: list[str]) -> Path | None:
-    """The existing folder that a config with all its flags resumes from, or None."""
+    """The folder that a config with all its flags resumes from, or None. InputError when there is no such folder."""
     given = text_of(config, "ckpt_path")
     if given in (None, "", "null") or text_of(config, "init_from") not in (None, "", "null"):
         return None
     folder = find_checkpoint(str(given), text_of(config, "run"), names[-1] if names else None)
-    return folder if folder.is_dir() else None
+    return folder if folder.is_dir() else resolve_checkpoint(folder)  # which says what is wrong
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -24,10 +24,10 @@ import torch
 import mmzoo
 from mmzoo.durable_files import refused_writes_named, write_text
 from mmzoo.errors import InputError
+from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
 
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")
-RECORD_FILE, CONFIG_FILE, DATA_STEPS_FILE = "run.json", "config.yaml", "data_steps.json"
 #: What a fresh start in a used run folder moves away, so that two trainings never mix.
 OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE, DATA_STEPS_FILE)
 

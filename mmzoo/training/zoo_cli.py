@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from mmzoo.errors import InputError
 from mmzoo.training import resume_config, run_record
-from mmzoo.training.checkpoint_folder import TRAINER_FILE, read_seal, resolve_checkpoint, sweep
+from mmzoo.training.checkpoint_folder import LAST, TRAINER_FILE, read_seal, resolve_checkpoint, sweep
 from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, resume
 from mmzoo.training.config_check import Section, load_class
 from mmzoo.training.data_module import CONSENT, ShardData
@@ -26,7 +26,7 @@ from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
 from mmzoo.training.stepping import is_trial, updates
-from mmzoo.training.stop_signals import StopOnSignal, exit_code
+from mmzoo.training.stop_signals import StopOnSignal, exit_code, stopping
 from mmzoo.training.strategies import check_strategy
 
 #: Arguments of the trainer's methods that are ours to give.
@@ -234,6 +234,8 @@ class ZooCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit) as ending:
             code = exit_code(ending)
+            if not stopping(self.trainer):
+                sys.stderr.write(f"stopped at once; saved before: {self._last_checkpoint()}\n")
             self._end(record, "interrupted", exit_code=code)
             raise SystemExit(code) from None
         except BaseException as fault:
@@ -242,6 +244,10 @@ class ZooCLI(LightningCLI):
                 raise InputError(f"Lightning refuses this config: {' '.join(str(fault).split())}") from fault
             raise
         self._end(record, "finished")
+
+    def _last_checkpoint(self) -> str:
+        last = self.run_folder / "checkpoints" / LAST
+        return str(last.resolve()) if last.exists() else "nothing"
 
     def _describe_resume(self, config: str) -> dict[str, Any]:
         """Shows what this start changes against the checkpoint; returns it for the run record."""

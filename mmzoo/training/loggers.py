@@ -15,6 +15,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from mmzoo.durable_files import temporary_sibling
 from mmzoo.training.stepping import step_to_log
@@ -31,7 +32,8 @@ def step_now(trainer: Trainer | None, step: int | None) -> int:
 def values_of_now(trainer: Trainer) -> dict[str, Any]:
     """What Lightning will hand to the loggers after the hook that is running; empty between two logged steps."""
     connector = trainer._logger_connector
-    return connector.metrics["log"] if trainer.validating or connector.should_update_logs else {}
+    values = connector.metrics["log"] if trainer.validating or connector.should_update_logs else {}
+    return {"epoch": trainer.current_epoch, **values} if values else {}
 
 
 class MetricsCsv(Logger):
@@ -88,7 +90,8 @@ class MetricsCsv(Logger):
         A run that is killed after that save and resumed from it would miss the row otherwise.
         """
         if metrics:
-            self.log_metrics({name: float(value) for name, value in metrics.items()})
+            values = {name: v.item() if isinstance(v, Tensor) else v for name, v in metrics.items()}
+            self.log_metrics(values)
         self._write([*self._waiting, self._row], final=False)
 
     @rank_zero_only

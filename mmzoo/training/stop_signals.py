@@ -80,7 +80,8 @@ class StopOnSignal(Callback):
         # Only the first rank tells: Lightning kills everything at once when another one ends with an error.
         raise SystemExit(128 + self.stopping if trainer.is_global_zero else 0)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Here, not in `teardown`: before that hook Lightning has put back the handlers that it found."""
         self._put_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

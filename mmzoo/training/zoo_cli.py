@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from mmzoo.durable_files import NoSpaceError
 from mmzoo.errors import InputError
 from mmzoo.training import resume_config, run_record
 from mmzoo.training.checkpoint_folder import LAST, TRAINER_FILE, read_seal, resolve_checkpoint, sweep
@@ -260,7 +261,11 @@ class ZooCLI(LightningCLI):
         return {"changed_settings": [list(row) for row in changes], "skipped_steps": skipped}
 
     def _end(self, record: run_record.RunRecord, status: str, **values: Any) -> None:
-        record.end(status, updates(self.trainer), self.trainer.callback_metrics, **values)
+        try:
+            record.end(status, updates(self.trainer), self.trainer.callback_metrics, **values)
+        except NoSpaceError as full:
+            # How the run ended is more important than that it could not be written down.
+            sys.stderr.write(f"note: {full}\n")
 
     def fit(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None) -> None:  # noqa: ARG002
         """Trains, from the start or on from a checkpoint."""

@@ -11,6 +11,7 @@ from typing import Literal
 from data_engine.index import SamplePlace, ShardIndex
 from data_engine.ledger import Ledger, rank_window
 from data_engine.quarantine import ErrorBudget
+from data_engine.skips import Skips, next_positions
 from mmzoo.errors import InputError
 
 Slot = tuple[int, int, int]  # position, epoch, row
@@ -22,7 +23,8 @@ class LoaderSettings:
 
     `index`: the shard folder. `global_batch`: samples a step over all ranks; it must divide by `ranks`. `passes`: how
     often to read the rows, then end with a short batch (None: for ever, or `steps`). `start_position`: of the whole
-    sequence, all ranks together. `cache_mb`: MiB of decoded images kept on this rank, shared out among its workers.
+    sequence, all ranks together. `skips`: positions to leave out. `cache_mb`: MiB of decoded images kept on this rank,
+    shared out among its workers.
     `background`: see DecodeRules. `pin_memory`: for copies to a GPU. `budget`: how many broken samples to leave out
     before giving up. `quarantine`: the file that lists them (None: no list).
     """
@@ -37,6 +39,7 @@ class LoaderSettings:
     rank: int = 0
     ranks: int = 1
     start_position: int = 0
+    skips: Skips = ()
     cache_mb: int = 0
     background: Literal["white"] | None = None
     pin_memory: bool = False
@@ -79,11 +82,13 @@ class PlannedBatches:
         settings = self.settings
         start = settings.start_position
         while self.stop is None or start < self.stop:
-            stop = start + settings.global_batch if self.stop is None else min(start + settings.global_batch, self.stop)
-            slots = self.ledger.window(*rank_window(start, stop, settings.rank, settings.ranks))
+            size = settings.global_batch if self.stop is None else min(settings.global_batch, self.stop - start)
+            positions = next_positions(start, size, settings.skips)
+            own = positions[slice(*rank_window(0, size, settings.rank, settings.ranks))]
+            slots = [(position, *self.ledger.locate(position)) for position in own]
             places = self.index.places([row for _, _, row in slots])
-            yield BatchPlan(slots, places, (start, *self.ledger.locate(start)))
-            start = stop
+            yield BatchPlan(slots, places, (positions[0], *self.ledger.locate(positions[0])))
+            start = positions[-1] + 1
 
 
 def check_settings(settings: LoaderSettings, steps: int | None) -> None:

@@ -22,6 +22,7 @@ from data_engine.ledger import sample_generator
 from data_engine.quarantine import BrokenSample, Quarantine
 from data_engine.reader import ShardReader
 from data_engine.records import RESERVED_BATCH_KEYS, Sample
+from data_engine.worker_signals import leave_signals_to_the_parent
 from mmzoo.errors import InputError
 
 __all__ = ["BatchPlan", "LoaderSettings", "PlannedBatches", "PositionDataset", "collate", "make_loader"]
@@ -172,9 +173,13 @@ def _stack(key: str, values: list[Any]) -> torch.Tensor | list[str]:
     return torch.from_numpy(np.stack(values))
 
 
-def _start_worker(number: int) -> None:  # noqa: ARG001 - DataLoader hands it over
-    """Keeps what the worker inherits shared: the first full garbage collection would write to every object of it."""
+def _start_worker(number: int) -> None:
+    """Keeps what the worker inherits shared: the first full garbage collection would write to every object of it.
+
+    And leaves signals to the main process, which decides when to stop.
+    """
     gc.freeze()
+    leave_signals_to_the_parent(number)
 
 
 def _already_collated(batch: Any) -> Any:

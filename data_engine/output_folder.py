@@ -1,10 +1,12 @@
 """A folder that appears whole or not at all: built in a hidden sibling, then renamed.
 
 What stands at the place already is replaced only when asked, and only when every file in it is one that we write.
+What a killed build leaves in its sibling is swept by the next build of that folder.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -44,17 +46,47 @@ def replaced_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     folder = folder.resolve()
     check_output(folder, overwrite)
     existing = next(parent for parent in folder.parents if parent.is_dir())
+    _sweep(existing, folder)
     building = existing / f".{folder.name}.building-{os.getpid()}"
     try:
         building.mkdir()
     except OSError as fault:
         raise InputError(f"cannot write to {existing}: {fault.strerror}. Name another output folder") from None
+    lock = os.open(building, os.O_RDONLY)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held as long as this process lives, see _sweep
         yield building
         _put_in_place(building, folder, overwrite)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
+
+
+def _sweep(parent: Path, folder: Path) -> None:
+    """Removes what killed builds of `folder` left; earlier shards that one had just moved aside come back."""
+    for building in sorted(parent.glob(f".{folder.name}.building-*")):
+        if not re.fullmatch(r"\.building-\d+(\.old)?", building.name.removeprefix(f".{folder.name}")):
+            continue
+        if building.suffix == ".old":
+            if folder.exists():
+                shutil.rmtree(building, ignore_errors=True)
+            else:
+                building.rename(folder)
+        elif not _is_locked(building):
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _is_locked(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _put_in_place(building: Path, folder: Path, overwrite: bool) -> None:

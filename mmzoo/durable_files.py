@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -11,6 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmzoo.errors import InputError
+
+#: What `temporary_sibling` makes: group 1 is the name that the file or folder was to get.
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")
+
+
+class NoSpaceError(InputError):
+    """The disk or the user's quota is full: nothing was damaged, and it may work later."""
 
 
 def temporary_sibling(path: Path) -> Path:
@@ -71,14 +80,18 @@ def replace_link(link: Path, target: str) -> None:
 
 @contextmanager
 def refused_writes_named(target: Path) -> Iterator[None]:
-    """Turns a write that the system refuses (disk full, no permission) into an InputError that names `target`."""
+    """Turns a write that the system refuses (no permission, a file in the way) into an InputError that names `target`.
+
+    NoSpaceError, one of them, when it is for want of space.
+    """
     try:
         yield
     except Exception as fault:
         reason = _why_not_written(fault)
         if reason is None:
             raise
-        raise InputError(f"{target} cannot be written ({reason}). Free space, or choose a writable folder.") from fault
+        kind = NoSpaceError if reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)) else InputError
+        raise kind(f"{target} cannot be written ({reason}). Free space, or choose a writable folder.") from fault
 
 
 def _why_not_written(fault: Exception) -> str | None:

@@ -7,6 +7,8 @@ import json
 import math
 import shutil
 import sys
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,18 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from mmzoo.durable_files import refused_writes_named, temporary_sibling
+from mmzoo.durable_files import NoSpaceError, refused_writes_named, temporary_sibling
 from mmzoo.errors import InputError, suggestion
 from mmzoo.training import checkpoint_folder as layout
 from mmzoo.training import rng_state
 from mmzoo.training.checkpoint_folder import resolve_checkpoint
 from mmzoo.training.data_module import ShardData
+from mmzoo.training.disk_space import shortage
+from mmzoo.training.loggers import MetricsCsv, values_of_now
 from mmzoo.training.model_record import model_record
 from mmzoo.training.module import ZooModule
 from mmzoo.training.stepping import is_last_update, is_trial, updates, validation_follows
+from mmzoo.training.stop_signals import stopping
 
 __all__ = ["FolderCheckpoint", "initialise_from", "read_data_state", "resolve_checkpoint", "resume", "save_checkpoint"]
 
@@ -95,8 +100,11 @@ class FolderCheckpoint(Checkpoint):
 
     every_n_steps: updates between two checkpoints (0: only the others). keep: how many to keep besides the best one.
     monitor: the validation metric that `best` is chosen by, mode: its direction (default: the module's `best_metric`).
-    A checkpoint is also written when the metric improves and at the end of training. `resumed_from`: the folder that
-    this run continues; its random states are put back when training starts.
+    A checkpoint is also written when the metric improves, at the end of training and before a signal stops it.
+    `resumed_from`: the folder that this run continues; its random states are put back when training starts.
+
+    Where the disk has no room for it, a checkpoint is left out with a note and the run goes on; the earlier ones stay.
+    Only the last one of a run cannot be left out: then the run fails. Time spent is logged as `save_seconds`.
     """
 
     def __init__(self, every_n_steps: int = 1000, keep: int = 3, monitor: str | None = None, mode: str = "min") -> None:
@@ -155,10 +163,13 @@ class FolderCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
+        before = self.best_value, self.best_name
         improved = self._improves(trainer)
         if improved or self._due(trainer):
             self._save(trainer, pl_module)
-        if improved and trainer.is_global_zero and self.best_name is not None:
+        if improved and self._saved_step != updates(trainer) and not is_trial(trainer):
+            self.best_value, self.best_name = before  # left out for want of space
+        elif improved and trainer.is_global_zero and self.best_name is not None:
             layout.point(self._checkpoints, layout.BEST, self.best_name)
             layout.prune(self._checkpoints, self.keep)
 
@@ -170,6 +181,8 @@ class FolderCheckpoint(Checkpoint):
         step = updates(trainer)
         if step == self._saved_step:
             return False
+        if stopping(trainer):
+            return True
         return is_last_update(trainer) or bool(self.every_n_steps and step % self.every_n_steps == 0)
 
     def _improves(self, trainer: Trainer) -> bool:
@@ -194,16 +207,50 @@ class FolderCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer, module: LightningModule) -> None:
         if is_trial(trainer):
             return
-        save_checkpoint(trainer, module, self._checkpoints)
+        start = time.perf_counter()
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCsv):
+                logger.keep(values_of_now(trainer))
+        try:
+            self._check_space(trainer, module)
+            save_checkpoint(trainer, module, self._checkpoints)
+        except NoSpaceError as full:
+            # With several ranks the others already wait for a save that does not come, unless all of them know.
+            if stopping(trainer) or is_last_update(trainer) or (trainer.world_size > 1 and full.__cause__ is not None):
+                raise
+            if trainer.is_global_zero:
+                sys.stderr.write(f"note: {full} Training goes on without this checkpoint; the earlier ones stay\n")
+            return
         self._saved_step = updates(trainer)
         if trainer.is_global_zero:
             layout.prune(self._checkpoints, self.keep)
+        for logger in trainer.loggers:
+            logger.log_metrics({"save_seconds": time.perf_counter() - start})
+
+    def _check_space(self, trainer: Trainer, module: LightningModule) -> None:
+        """NoSpaceError, on all ranks alike, when the first one finds no room for the next checkpoint."""
+        reason = shortage(trainer, module, self._checkpoints) if trainer.is_global_zero else None
+        if reason := trainer.strategy.broadcast(reason):
+            place = self._checkpoints / layout.step_name(updates(trainer))
+            raise NoSpaceError(f"no room for {place}: {reason}. Free space, or lower checkpoint.keep.")
 
 
-def resume(trainer: Trainer, module: LightningModule, data: LightningDataModule | None, checkpoint: Path) -> None:
-    """Trains on from a verified checkpoint folder as if there had been no interruption (same number of ranks)."""
+def resume(
+    trainer: Trainer,
+    module: LightningModule,
+    data: LightningDataModule | None,
+    checkpoint: Path,
+    allowed: Collection[str] = (),
+    skipped_steps: Collection[tuple[int, int]] = (),
+) -> None:
+    """Trains on from a verified checkpoint folder as if there had been no interruption (same number of ranks).
+
+    `allowed`: what of the data may differ from the checkpoint's, see ShardData.load_data_state. `skipped_steps`: first
+    and last of the steps whose data is left out.
+    """
     if isinstance(data, ShardData):
-        data.load_data_state(read_data_state(checkpoint))
+        data.load_data_state(read_data_state(checkpoint), allowed)
+        data.skip_steps(skipped_steps)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, FolderCheckpoint):
             callback.resumed_from = checkpoint

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from yaml.nodes import MappingNode
 
 
+RESUME_OPTIONS = """\
+  --allow_changes NAMES  on resume, consent to another data order: global_batch, seed, shards (several with commas)
+  --skip_steps A..B      on resume, leave out the data that steps A to B would see
+"""
+#: Other spellings of flags.
+SPELLINGS = {"--skip-steps": "--skip_steps", "--allow-changes": "--allow_changes"}
+
+
 def main(argv: list[str], prog: str) -> int:
     """Runs one verb; `prog` ends in it ("mmzoo fit"). Returns 0; user mistakes are raised as InputError."""
     verb = prog.split()[-1]
@@ -27,7 +35,8 @@ def main(argv: list[str], prog: str) -> int:
     if "-h" in flags or "--help" in flags:
         sys.stdout.write(help_text(prog, verb))
         return EXIT_OK
-    if not configs and not any(re.fullmatch(r"--[\w.]+\.help(=.*)?", flag) for flag in flags):
+    resumes = any(flag.partition("=")[0] == "--ckpt_path" for flag in flags)
+    if not (configs or resumes or any(re.fullmatch(r"--[\w.]+\.help(=.*)?", flag) for flag in flags)):
         raise InputError(f"which config? Try: {prog} -c FILE.yaml. See: {prog} --help")
     from mmzoo.training.config_files import compose, to_yaml
 
@@ -35,10 +44,14 @@ def main(argv: list[str], prog: str) -> int:
     from mmzoo.training.config_check import check_config, flags_as_config
     from mmzoo.training.config_files import merge
     from mmzoo.training.lightning_messages import silence
+    from mmzoo.training.resume_config import asked_checkpoint, checkpoint_config
     from mmzoo.training.zoo_cli import ZooCLI, sections
 
     silence()
     whole = merge(config, flags_as_config(flags))
+    if (checkpoint := asked_checkpoint(whole, configs)) is not None:
+        config = merge(checkpoint_config(checkpoint, verb), config)
+        whole = merge(config, flags_as_config(flags))
     check_config(whole, sections(verb), prog)
     with _temporary_file(to_yaml(config)) as merged, _parser_errors(whole):
         ZooCLI(verb, prog, argv, ["-c", str(merged), *flags], configs[-1] if configs else None)
@@ -54,6 +67,7 @@ def help_text(prog: str, verb: str) -> str:
         "predict": "Run the prediction steps of a config.",
     }[verb]
     checkpoint = "resume from a checkpoint folder" if verb == "fit" else "load the weights of a checkpoint folder"
+    resume_options = RESUME_OPTIONS if verb == "fit" else ""
     return f"""\
 usage: {prog} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
 
@@ -62,8 +76,9 @@ usage: {prog} -c CONFIG [-c CONFIG ...] [--KEY VALUE ...]
   -c, --config CONFIG    YAML file, or a shipped config such as evotok/tiny-demo; several are merged, later wins
   --KEY VALUE            any key of the config, e.g. --trainer.max_steps 100 --data.init_args.global_batch 16
   --run FOLDER           run folder (default: runs/CONFIG-TIME)
-  --ckpt_path FOLDER     {checkpoint}; with --run also: last, best
-  --init_from FOLDER     take the model's weights, and nothing else, from a checkpoint or model folder
+  --ckpt_path FOLDER     {checkpoint}; with --run (or one run only) also: last, best.
+                         What neither flags nor configs say is taken from its config
+{resume_options}  --init_from FOLDER     take the model's weights, and nothing else, from a checkpoint or model folder
   --print_config         print the merged config with every default, and stop
   --model.help CLASS     the options of a model class; the same for --data.help
 """
@@ -83,7 +98,8 @@ def split_configs(argv: list[str]) -> tuple[list[str], list[str]]:
         elif word.startswith("--config="):
             configs.append(word.removeprefix("--config="))
         else:
-            rest.append(word)
+            name, equals, value = word.partition("=")
+            rest.append(SPELLINGS.get(name, name) + equals + value)
     return configs, rest
 
 

@@ -7,21 +7,26 @@ only and forgets it in some paths, so its own slot stays empty.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
 from data_engine.quarantine import QUARANTINE_FILE, ErrorBudget
+from data_engine.skips import Skips, advance, merged
+from data_engine.steps import Stretch, as_json, continued, from_json, skip_range
 from mmzoo.errors import InputError
 from mmzoo.training.stepping import is_trial
 
 if TYPE_CHECKING:
+    from data_engine.decode import DecodeRules
     from data_engine.index import ShardIndex
     from data_engine.loader import LoaderSettings
 
 SCHEMA = 2
+#: What may differ from a checkpoint only with the user's consent (--allow_changes), because it changes the data order.
+CONSENT = ("global_batch", "seed", "shards")
 #: (Sample, numpy.random.Generator) -> dict of arrays, tensors, numbers, strings; see data_engine.loader.make_loader.
 Transform = Callable[..., Any]
 
@@ -128,6 +133,8 @@ class ShardData(LightningDataModule):
         self.background: Literal["white"] | None = background
         self.budget = ErrorBudget(max_broken, max_broken_share)
         self.position = 0  #: samples consumed by optimiser steps so far, over all ranks
+        self.skips: Skips = ()  #: positions that training leaves out
+        self.history: list[Stretch] = []  #: which positions each step so far consumed
         self.stream: TrainStream | None = None
         self._evaluation_streams: list[EvaluationStream] = []
         self._order: dict[str, str] = {}
@@ -166,6 +173,7 @@ class ShardData(LightningDataModule):
             rank=rank,
             ranks=ranks,
             start_position=self.position if training else 0,
+            skips=self.skips if training else (),
             cache_mb=self.cache_mb,
             background=self.background,
             budget=self.budget,
@@ -177,6 +185,12 @@ class ShardData(LightningDataModule):
         if self.trainer is None or is_trial(self.trainer):
             return None
         return Path(self.trainer.default_root_dir) / QUARANTINE_FILE
+
+    def decode_rules(self) -> DecodeRules:
+        """How images of this data are decoded."""
+        from data_engine.decode import DecodeRules
+
+        return DecodeRules(background=self.background, fast=True)
 
     def train_dataloader(self) -> TrainStream:
         """Built after the data state was restored, so it starts at `position`."""
@@ -215,9 +229,59 @@ class ShardData(LightningDataModule):
             if stream is not None:
                 stream.close()
 
+    def consume(self, batches: int) -> None:
+        """Moves the position behind so many training batches."""
+        self.position = advance(self.position, batches * self.global_batch, self.skips)
+
+    def begin_stretch(self, step: int, batch_in_epoch: int, accumulate: int, ranks: int) -> None:
+        """Notes how the steps after `step` updates will consume data; see data_engine/steps.py."""
+        new = Stretch(
+            step=step,
+            position=self.position,
+            batch_in_epoch=batch_in_epoch,
+            global_batch=self.global_batch,
+            accumulate=accumulate,
+            epoch_batches=len(self.stream) if self.stream else 1,
+            ranks=ranks,
+            seed=self.seed,
+            split="train",
+            index=str(self.index_folder.absolute()),
+            identity=self._note_order()["identity"],
+            skips=self.skips,
+        )
+        self.history = continued(self.history, new)
+
+    def skip_steps(self, ranges: Collection[tuple[int, int]]) -> None:
+        """Leaves out the data of steps first..last (both included), as the run so far would have consumed it.
+
+        Called after `load_data_state`. InputError: a step that the checkpoint is already behind.
+        """
+        if (
+            ranges
+            and self.history
+            and (self.history[-1].seed, self.history[-1].identity) != (self.seed, self.identity())
+        ):
+            raise InputError("--skip_steps speaks of the old data order, which a change of seed or shards has ended.")
+        found = [skip_range(self.history, first, last) for first, last in ranges]
+        for (first, last), (start, _) in zip(ranges, found, strict=True):
+            if start < self.position:
+                raise InputError(
+                    f"--skip_steps {first}..{last}: the checkpoint has already trained on step {first}. "
+                    f"Resume from one before it."
+                )
+        self.skips = merged([*self.skips, *found])
+
     def data_state(self) -> dict[str, Any]:
         """What `data_state.json` holds."""
-        return {"schema": SCHEMA, "position": self.position, "seed": self.seed, **self._note_order()}
+        return {
+            "schema": SCHEMA,
+            "position": self.position,
+            "seed": self.seed,
+            **self._note_order(),
+            "global_batch": self.global_batch,
+            "skips": self.skips,
+            "history": as_json(self.history),
+        }
 
     def _note_order(self, index: ShardIndex | None = None) -> dict[str, str]:
         """What the order of training samples follows from, as hashes: of the index, and of the ledger over it.
@@ -232,27 +296,47 @@ class ShardData(LightningDataModule):
             self._order = {"identity": index.identity, "ledger": ledger.identity("train")}
         return self._order
 
-    def load_data_state(self, state: dict[str, Any]) -> None:
-        """Continues at a saved position; InputError when the data or its order would not be the saved one."""
+    def load_data_state(self, state: dict[str, Any], allowed: Collection[str] = ()) -> None:
+        """Continues at a saved position.
+
+        InputError when the data or its order would not be the saved one, unless the name of the change (CONSENT) is in
+        `allowed`. With another seed or other shards a new epoch begins: the old position would mean other samples.
+        """
         if state.get("schema") != SCHEMA:
             raise InputError(
                 f"the data state has schema {state.get('schema')}; this mmzoo reads schema {SCHEMA}. "
                 f"Resume with the mmzoo that wrote it, or start anew with --init_from."
             )
+        changed = self._changes(state)
+        for name, problem in changed.items():
+            if name not in allowed:
+                raise InputError(
+                    f"{problem} Set it back, start anew with --init_from, or consent with --allow_changes {name}."
+                )
+        self.position = int(state["position"])
+        self.skips = merged(state.get("skips", ()))
+        self.history = from_json(state.get("history", ()))
+        if changed.keys() & {"seed", "shards"}:
+            rows = len(self.open_index().split_rows("train"))
+            self.position = -(-self.position // rows) * rows
+            self.skips = ()
+
+    def _changes(self, state: dict[str, Any]) -> dict[str, str]:
+        found = {}
         order = self._note_order()
         if state["identity"] != order["identity"]:
-            raise InputError(
-                f"the shards in {self.index_folder} are not those of the checkpoint, so its position means nothing. "
-                f"Point data.init_args.index at the old shards, or start anew with --init_from."
-            )
+            found["shards"] = f"the shards in {self.index_folder} are not those of the checkpoint."
         if state["seed"] != self.seed:
-            raise InputError(
-                f"data.init_args.seed is {self.seed}, the checkpoint was trained with {state['seed']}: another order. "
-                f"Set it back, or start anew with --init_from."
+            found["seed"] = (
+                f"data.init_args.seed is {self.seed}, the checkpoint was trained with {state['seed']}: another order."
             )
-        if state["ledger"] != order["ledger"]:
+        if not found and state["ledger"] != order["ledger"]:
             raise InputError(
                 "the checkpoint's samples stood in another order than this mmzoo gives them, so its position means "
                 "nothing. Resume with the mmzoo that wrote it, or start anew with --init_from."
             )
-        self.position = int(state["position"])
+        if (before := state.get("global_batch", self.global_batch)) != self.global_batch:
+            found["global_batch"] = (
+                f"data.init_args.global_batch is {self.global_batch}, the checkpoint was trained with {before}."
+            )
+        return found

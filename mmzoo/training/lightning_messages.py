@@ -19,6 +19,8 @@ SILENCED_LINES = (
     "`Trainer.fit` stopped: `max_epochs=",
     "`weights_only` was not set",
     "Seed set to",
+    "Detected KeyboardInterrupt",
+    "Received SIGTERM",
 )
 #: Beginnings of warnings (regular expressions), each with the reason why it does not hold here.
 SILENCED_WARNINGS = (

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 
 from mmzoo.training.last_validation import LastValidation
 from mmzoo.training.module import ZooModule
-from mmzoo.training.run_record import RECORD_FILE
+from mmzoo.training.run_files import RECORD_FILE
 from mmzoo.training.stepping import updates
 
 

@@ -1,7 +1,7 @@
 """The run folder: its name, the config of every start, and `run.json`: what was run, on what, how it ended.
 
-runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  checkpoints/  earlier/
-             quarantine.jsonl (broken samples, when there are any)
+runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  data_steps.json  metrics.csv  tensorboard/
+             checkpoints/  earlier/  quarantine.jsonl (broken samples, when there are any)
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import torch
 
 import mmzoo
 from data_engine.quarantine import QUARANTINE_FILE
-from mmzoo.durable_files import write_text
+from mmzoo.durable_files import refused_writes_named, write_text
 from mmzoo.errors import InputError
+from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
 
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")
-RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
 #: What a fresh start in a used run folder moves away, so that two trainings never mix.
-OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE, QUARANTINE_FILE)
+OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE, DATA_STEPS_FILE, QUARANTINE_FILE)
 
 
 def timestamp() -> str:
@@ -143,7 +143,8 @@ class RunRecord:
     def write(self, **values: Any) -> None:
         """Adds values and writes the file in one step."""
         self.content.update(values)
-        write_text(self._path, json.dumps(self.content, indent=1, default=str) + "\n")
+        with refused_writes_named(self._path):
+            write_text(self._path, json.dumps(self.content, indent=1, default=str) + "\n")
 
     def end(self, status: str, steps: int, metrics: Mapping[str, Any], **values: Any) -> None:
         """status: "finished", "failed" or "interrupted". Wall time in seconds."""

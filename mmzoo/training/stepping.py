@@ -23,6 +23,17 @@ def step_to_log(trainer: Trainer) -> int:
     return updates(trainer) + (1 if gathering else 0)
 
 
+def accumulation(trainer: Trainer) -> int:
+    """Batches that make one update."""
+    return trainer.accumulate_grad_batches
+
+
+def batches_of_epoch(trainer: Trainer) -> int:
+    """Batches of the current training epoch that were consumed so far; more than 0 where a resume goes on inside it."""
+    # "processed": a checkpoint that is written in `on_train_batch_end` has not counted its own batch as completed.
+    return trainer.fit_loop.epoch_loop.batch_progress.current.processed
+
+
 def is_last_update(trainer: Trainer) -> bool:
     """Whether training ends with the batch that was just trained on (asked in `on_train_batch_end`)."""
     if 0 <= trainer.max_steps <= updates(trainer):

@@ -14,18 +14,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from mmzoo.durable_files import NoSpaceError
 from mmzoo.errors import InputError
-from mmzoo.training import run_record
-from mmzoo.training.checkpoint_folder import TRAINER_FILE, read_seal, resolve_checkpoint
+from mmzoo.training import resume_config, run_record
+from mmzoo.training.checkpoint_folder import LAST, TRAINER_FILE, read_seal, resolve_checkpoint, sweep
 from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, resume
 from mmzoo.training.config_check import Section, load_class
-from mmzoo.training.data_module import ShardData
+from mmzoo.training.data_module import CONSENT, ShardData
 from mmzoo.training.data_state import DataPosition
 from mmzoo.training.last_validation import LastValidation
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
-from mmzoo.training.stepping import is_trial
+from mmzoo.training.stepping import is_trial, updates
+from mmzoo.training.stop_signals import StopOnSignal, exit_code, stopping
 from mmzoo.training.strategies import check_strategy
 
 #: Arguments of the trainer's methods that are ours to give.
@@ -40,6 +42,8 @@ OUR_ARGUMENTS = {
 }
 #: A child process that Lightning starts for another rank reads its run folder here: its own clock would name another.
 RUN_FOLDER_VARIABLE = "MMZOO_RUN_FOLDER"
+#: Options of ours that only a resumed training has.
+RESUME_OPTIONS = ["allow_changes", "skip_steps"]
 TRAINER_DEFAULTS = {
     # Ranks are split by data_engine; stdout is for data, so no summary table there.
     "use_distributed_sampler": False,
@@ -50,7 +54,8 @@ TRAINER_DEFAULTS = {
 def sections(verb: str) -> dict[str, Section]:
     """The top-level keys of a config and what they may hold."""
     method = inspect.signature(getattr(Trainer, verb)).parameters
-    plain = ["seed_everything", "run", "init_from", *(name for name in method if name not in {"self", *OUR_ARGUMENTS})]
+    ours = ["seed_everything", "run", "init_from", *(RESUME_OPTIONS if verb == "fit" else [])]
+    plain = [*ours, *(name for name in method if name not in {"self", *OUR_ARGUMENTS})]
     return {
         "model": Section(base=ZooModule),
         "data": Section(base=ShardData),
@@ -116,6 +121,12 @@ class ZooCLI(LightningCLI):
             default=None,
             help="checkpoint or model folder to take the model's weights from, nothing else",
         )
+        if self.verb == "fit":
+            for name, text in (
+                ("allow_changes", f"consent to a resume with another data order: {', '.join(CONSENT)}"),
+                ("skip_steps", "steps A..B whose data a resumed training leaves out"),
+            ):
+                parser.add_argument(f"--{name}", type=str | None, default=None, help=text)
         parser.add_lightning_class_args(FolderCheckpoint, "checkpoint")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -132,13 +143,21 @@ class ZooCLI(LightningCLI):
         )
         if config.ckpt_path and config.init_from:
             raise InputError("--ckpt_path and --init_from exclude each other: the first brings weights as well.")
-        if config.ckpt_path in ("last", "best"):
-            if not config.run:
-                raise InputError(f"--ckpt_path {config.ckpt_path} needs to know the run. Add --run runs/NAME")
-            config.ckpt_path = str(Path(config.run) / "checkpoints" / config.ckpt_path)
         if config.ckpt_path:
-            self.checkpoint = resolve_checkpoint(config.ckpt_path)
+            folder = resume_config.find_checkpoint(config.ckpt_path, config.run, self.config_name)
+            if self.verb == "fit" and "LOCAL_RANK" not in os.environ:
+                for note in sweep(folder.parent):
+                    sys.stderr.write(f"note: {folder.parent}: {note}\n")
+            config.ckpt_path = str(folder)
+            self.checkpoint = resolve_checkpoint(folder)
+        elif self.verb == "fit":
+            self._check_resume_options(config)
         self._prepare_run_folder(config.run or config.trainer.default_root_dir)
+
+    def _check_resume_options(self, config: Any) -> None:
+        for name in RESUME_OPTIONS:
+            if config[name]:
+                raise InputError(f"--{name} is for a resumed training. Add --ckpt_path last, or a checkpoint folder")
 
     def _prepare_run_folder(self, given: str | None) -> None:
         if inherited := os.environ.get(RUN_FOLDER_VARIABLE) if "LOCAL_RANK" in os.environ else None:
@@ -163,7 +182,7 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = [DataPosition(), Throughput(), LastValidation()]
+        callbacks: list[Callback] = [DataPosition(), Throughput(), LastValidation(), StopOnSignal()]
         configured = config.get("callbacks") or []
         has_bar = any(
             isinstance(callback, ProgressBar) for callback in configured if not isinstance(configured, Callback)
@@ -201,7 +220,10 @@ class ZooCLI(LightningCLI):
         if self.verb == "fit" and self.checkpoint is None and (place := run_record.set_aside(self.run_folder)):
             sys.stderr.write(f"note: the earlier training in {self.run_folder} was moved to {place}\n")
         parser, config = self._parser(self.verb), self.config[self.verb]
-        record = run_record.RunRecord(self.run_folder, self.verb, self.argv, parser.dump(config, skip_unset=False))
+        text = parser.dump(config, skip_unset=False)
+        record = run_record.RunRecord(self.run_folder, self.verb, self.argv, text)
+        if self.checkpoint is not None and self.verb == "fit":
+            record.write(**self._describe_resume(text))
         record.write(
             seed=config.seed_everything,
             resumed_from=str(self.checkpoint) if self.checkpoint else None,
@@ -211,9 +233,12 @@ class ZooCLI(LightningCLI):
         )
         try:
             super()._run_subcommand(subcommand)
-        except (KeyboardInterrupt, SystemExit):
-            self._end(record, "interrupted")
-            raise
+        except (KeyboardInterrupt, SystemExit) as ending:
+            code = exit_code(ending)
+            if not stopping(self.trainer):
+                sys.stderr.write(f"stopped at once; saved before: {self._last_checkpoint()}\n")
+            self._end(record, "interrupted", exit_code=code)
+            raise SystemExit(code) from None
         except BaseException as fault:
             self._end(record, "failed", error=f"{type(fault).__name__}: {fault}")
             if isinstance(fault, MisconfigurationException):
@@ -221,8 +246,26 @@ class ZooCLI(LightningCLI):
             raise
         self._end(record, "finished")
 
+    def _last_checkpoint(self) -> str:
+        last = self.run_folder / "checkpoints" / LAST
+        return str(last.resolve()) if last.exists() else "nothing"
+
+    def _describe_resume(self, config: str) -> dict[str, Any]:
+        """Shows what this start changes against the checkpoint; returns it for the run record."""
+        assert self.checkpoint is not None
+        changes = resume_config.changes_since(self.checkpoint, config)
+        if changes:
+            table = resume_config.difference_table(changes)
+            sys.stderr.write(f"settings that differ from {self.checkpoint.name}:\n{table}")
+        skipped = resume_config.step_ranges(self._get(self.config, "skip_steps"))
+        return {"changed_settings": [list(row) for row in changes], "skipped_steps": skipped}
+
     def _end(self, record: run_record.RunRecord, status: str, **values: Any) -> None:
-        record.end(status, self.trainer.global_step, self.trainer.callback_metrics, **values)
+        try:
+            record.end(status, updates(self.trainer), self.trainer.callback_metrics, **values)
+        except NoSpaceError as full:
+            # How the run ended is more important than that it could not be written down.
+            sys.stderr.write(f"note: {full}\n")
 
     def fit(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None) -> None:  # noqa: ARG002
         """Trains, from the start or on from a checkpoint."""
@@ -232,7 +275,9 @@ class ZooCLI(LightningCLI):
         if self.checkpoint is None:
             self.trainer.fit(model, datamodule=datamodule)
         else:
-            resume(self.trainer, model, datamodule, self.checkpoint)
+            consents = resume_config.consents(self._get(self.config, "allow_changes"), CONSENT)
+            skipped = resume_config.step_ranges(self._get(self.config, "skip_steps"))
+            resume(self.trainer, model, datamodule, self.checkpoint, consents, skipped)
 
     def validate(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None) -> None:  # noqa: ARG002
         """Measures on the validation split; the metrics go to stdout as one JSON document."""

@@ -36,7 +36,9 @@ def test_a_restored_position_gives_the_rest_of_the_sequence(shards):
     first = data(shards)
     first.position = 12
     second = data(shards, global_batch=2, steps_per_epoch=10)
-    second.load_data_state(first.data_state())
+    with pytest.raises(InputError, match="consent with --allow_changes global_batch"):
+        second.load_data_state(first.data_state())
+    second.load_data_state(first.data_state(), ["global_batch"])
     assert ids(itertools.islice(second.train_dataloader(), 10)) == whole[12:32]
 
 

@@ -229,23 +229,29 @@ def test_our_own_fault_keeps_its_trace_and_is_recorded(config, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["lightning.pytorch.Trainer.save_checkpoint", "mmzoo.training.rng_state.save"])
-def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch, capsys, part):
+@pytest.mark.parametrize("save", [2, 4])
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch, capsys, part, save):
+    """In the middle of a run (its step 6) the checkpoint is left out; the last one (step 8) the run cannot do without."""
     calls, real = [], resolve_name(part)
 
-    def full_at_the_second(*arguments):
+    def full_at_that_save(*arguments):
         calls.append(part)
-        if len(calls) == 2:
+        if len(calls) == save:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*arguments)
 
-    monkeypatch.setattr(part, full_at_the_second)
-    assert fit(whole["config"], tmp_path, "--ckpt_path", str(whole["run"] / "checkpoints/step_00000004")) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mmzoo: ")]
+    monkeypatch.setattr(part, full_at_that_save)
+    last = save == 4
+    command = ["--ckpt_path", str(whole["run"] / "checkpoints/step_00000004")]
+    assert fit(whole["config"], tmp_path, *command) == (2 if last else 0)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot be written" in line]
     assert len(lines) == 1
-    assert "checkpoints/step_00000006 cannot be written (No space left on device). Free space" in lines[0]
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last", "step_00000005"}
-    assert resolve_checkpoint(tmp_path / "checkpoints/last").name == "step_00000005"
-    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
+    assert lines[0].startswith("mmzoo: " if last else "note: ")
+    assert f"checkpoints/step_0000000{save + 4} cannot be written (No space left on device). Free space" in lines[0]
+    kept = {"step_00000005", "step_00000006", "step_00000007", "step_00000008"} - {f"step_0000000{save + 4}"}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last", *kept, *(["best"] if last else [])}
+    assert resolve_checkpoint(tmp_path / "checkpoints/last").name == max(kept)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == ("failed" if last else "finished")
 
 
 def test_progress_is_plain_lines_on_stderr(config, tmp_path, monkeypatch, capsys):
@@ -270,6 +276,7 @@ def test_the_same_command_works_twice(config, tmp_path, capsys):
         "metrics.csv",
         "tensorboard",
         "run.json",
+        "data_steps.json",
     }
     assert len(table(run)) == 2
     assert "the earlier training" in capsys.readouterr().err

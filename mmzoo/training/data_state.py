@@ -9,10 +9,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mmzoo.training.data_module import ShardData
 from mmzoo.training.stepping import updates
+from mmzoo.training.window import micro_batches
 
 
 class DataPosition(Callback):
-    """Counts batches as consumed when the optimiser has stepped on them; prefetched or half-accumulated ones not."""
+    """Counts batches as consumed when the optimiser has stepped on them; prefetched ones not."""
 
     def __init__(self) -> None:
         self._pending = 0
@@ -24,7 +25,7 @@ class DataPosition(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._pending += 1
+        self._pending += len(micro_batches(batch))
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if updates(trainer) > self._updates and isinstance(data, ShardData):
             data.position += self._pending * data.global_batch

@@ -25,7 +25,7 @@ from mmzoo.training.last_validation import LastValidation
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
-from mmzoo.training.stepping import is_trial
+from mmzoo.training.stepping import is_trial, updates
 from mmzoo.training.strategies import check_strategy
 
 #: Arguments of the trainer's methods that are ours to give.
@@ -128,7 +128,7 @@ class ZooCLI(LightningCLI):
         config = self.config[self.verb]
         model_class = load_class(config.model.class_path)
         check_strategy(
-            config.trainer.strategy, config.trainer.accelerator, model_class.several_optimizers, model_class.__name__
+            config.trainer.strategy, config.trainer.accelerator, len(model_class.turns) > 1, model_class.__name__
         )
         if config.ckpt_path and config.init_from:
             raise InputError("--ckpt_path and --init_from exclude each other: the first brings weights as well.")
@@ -222,7 +222,7 @@ class ZooCLI(LightningCLI):
         self._end(record, "finished")
 
     def _end(self, record: run_record.RunRecord, status: str, **values: Any) -> None:
-        record.end(status, self.trainer.global_step, self.trainer.callback_metrics, **values)
+        record.end(status, updates(self.trainer), self.trainer.callback_metrics, **values)
 
     def fit(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None) -> None:  # noqa: ARG002
         """Trains, from the start or on from a checkpoint."""

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from mmzoo.training.loss_sums import LossSum, WeightedLoss
 from mmzoo.training.module import ZooModule
 from mmzoo.training.optimizers import OptimizerSettings
 
@@ -55,12 +56,13 @@ class TinyTraining(ZooModule):
         error = (self.model(batch["pixels"]) - batch["target"]) ** 2
         return error.sum(), error.numel()
 
-    def training_step(self, batch, batch_idx):
+    def loss_counts(self, batch):
+        return {"error": batch["target"].numel()}
+
+    def losses(self, batch, turn):
         self.seen += batch["sample_ids"]
         batch["pixels"] = batch["pixels"] + 0.01 * torch.randn_like(batch["pixels"])
-        total, count = self._loss(batch)
-        self.log_ratio("train/loss", total, count)
-        return total / count
+        return WeightedLoss.of(LossSum(*self._loss(batch)), "error")
 
     def validation_step(self, batch, batch_idx):
         self.log_ratio("val/loss", *self._loss(batch))
@@ -79,4 +81,9 @@ class FailingTraining(TinyTraining):
 
 
 class SeveralTraining(TinyTraining):
-    several_optimizers = True
+    """Two halves that take turns."""
+
+    turns = ("first", "second")
+
+    def optimizer_for(self, turn):
+        return getattr(self.model, turn), self.optimizer_settings

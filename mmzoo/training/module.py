@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +15,7 @@ from mmzoo.training.loss_sums import Count, WeightedLoss
 from mmzoo.training.optimizers import OptimizerSettings, build_optimizer
 from mmzoo.training.ratios import Ratios
 from mmzoo.training.stepping import next_is_logged, updates
+from mmzoo.training.strategies import let_turns_leave_out_parameters
 from mmzoo.training.update import UpdateSettings, clip_gradients, run_update
 
 #: Where Lightning keeps the count of updates in a checkpoint of a module that steps itself.
@@ -50,7 +50,8 @@ class ZooModule(LightningModule):
         #: While `losses` runs: whether more micro-batches of the same turn follow before the weights change.
         self.gathering = False
         self._ratios = Ratios()
-        self._made = 0
+        #: Updates since the start of training, without the one that is being made.
+        self.updates_made = 0
         #: Whether numbers of the update that is being made are wanted: what they cost can be spared otherwise.
         self.logs_this_update = False
         #: Where loaded weights came from, as plain dicts; they go into run.json.
@@ -74,6 +75,7 @@ class ZooModule(LightningModule):
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """One update of the weights; returns this rank's share of the loss of the (first) optimiser."""
+        self.updates_made = updates(self.trainer)
         self.logs_this_update = next_is_logged(self.trainer)
         loss = run_update(self, batch)
         if self.logs_this_update:
@@ -99,22 +101,20 @@ class ZooModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """None of its own. The first of Lightning's hooks: here the trainer's accumulation and clipping become ours."""
         self.update_settings = UpdateSettings.taken_from(self.trainer)
+        if len(self.turns) > 1:
+            let_turns_leave_out_parameters(self.trainer.strategy)
         return []
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002
         self.update_settings.give_back(self.trainer)
 
-    def on_train_start(self) -> None:
-        self._made = updates(self.trainer)
-
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Subclasses that override this call super() first."""
-        if updates(self.trainer) != self._made + 1:
+        if updates(self.trainer) != self.updates_made + 1:
             raise RuntimeError(
                 f"{type(self).__name__}.training_step changed no weights: write losses() and loss_counts() instead of "
                 f"it, or call super().training_step()"
             )
-        self._made += 1
 
     # Checkpoints and numbers
 

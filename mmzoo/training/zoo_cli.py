@@ -25,8 +25,10 @@ from mmzoo.training.last_validation import LastValidation
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
+from mmzoo.training.speed import SpeedSettings
 from mmzoo.training.stepping import is_trial, updates
 from mmzoo.training.strategies import check_strategy
+from mmzoo.training.weight_average import WeightAverage
 
 #: Arguments of the trainer's methods that are ours to give.
 OUR_ARGUMENTS = {
@@ -56,6 +58,8 @@ def sections(verb: str) -> dict[str, Section]:
         "data": Section(base=ShardData),
         "trainer": Section(options_of=Trainer),
         "checkpoint": Section(options_of=FolderCheckpoint),
+        "ema": Section(options_of=WeightAverage),
+        "speed": Section(options_of=SpeedSettings),
         **{name: Section() for name in plain},
     }
 
@@ -117,6 +121,8 @@ class ZooCLI(LightningCLI):
             help="checkpoint or model folder to take the model's weights from, nothing else",
         )
         parser.add_lightning_class_args(FolderCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(WeightAverage, "ema")
+        parser.add_class_arguments(SpeedSettings, "speed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -192,6 +198,8 @@ class ZooCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if init_from := self._get(self.config, "init_from"):
             initialise_from(self.model, init_from)
+        if self.verb == "fit":
+            self._get(self.config_init, "speed").apply(self.model.model)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs the verb between the start and the end of its run record."""

@@ -73,7 +73,7 @@ class TeacherTraining(ZooModule):
         """One term an image."""
         return {"cross_entropy": len(batch["sample_ids"])}
 
-    def losses(self, batch: dict[str, Any], _turn: str) -> WeightedLoss:
+    def losses(self, batch: dict[str, Any], turn: str) -> WeightedLoss:  # noqa: ARG002
         """batch["image"] (B, 3, H, W) in [-1, 1] and its sample_ids -> cross-entropy over the training photographs."""
         assert self.classifier is not None
         names = [self._classes[_hash_of(name)] for name in batch["sample_ids"]]

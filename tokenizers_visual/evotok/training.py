@@ -62,6 +62,12 @@ class EvoTokTraining(ZooModule):
             self.model.semantic_decoder.requires_grad_(False)
             self.model.decode_head.requires_grad_(False)
 
+    @property
+    def tokenizer(self) -> EvoTokModel:
+        """The model, by its own type."""
+        assert isinstance(self.model, EvoTokModel)
+        return self.model
+
     def _start_encoder(self, encoder: VisionEncoder, source: str | None) -> None:
         if source not in (None, "random"):
             self.receipts.append(start_from_folder(encoder, source))
@@ -80,15 +86,19 @@ class EvoTokTraining(ZooModule):
                 )
         commitment = LossSum(output.commitment_sum, output.commitment_count)
         semantics = output.semantics if features is not None else None
-        return generator_loss(self.loss_settings, images, output.reconstruction, commitment, semantics, features), output
+        return generator_loss(
+            self.loss_settings, images, output.reconstruction, commitment, semantics, features
+        ), output
 
     def loss_counts(self, batch: dict[str, Any]) -> dict[str, int]:
         """Terms of the loss parts of batch["image"] (B, 3, H, W)."""
-        return part_counts(self.loss_settings, self.model.config, batch["image"], semantics=self.teacher is not None)
+        return part_counts(
+            self.loss_settings, self.tokenizer.config, batch["image"], semantics=self.teacher is not None
+        )
 
-    def losses(self, batch: dict[str, Any], _turn: str) -> WeightedLoss:
+    def losses(self, batch: dict[str, Any], turn: str) -> WeightedLoss:  # noqa: ARG002
         """The loss of batch["image"] (B, 3, H, W) in [-1, 1]; the codebooks learn once an update, as the weights do."""
-        self.model.quantizer.gathering = self.gathering
+        self.tokenizer.quantizer.gathering = self.gathering
         loss, output = self._loss(batch["image"])
         if self.logs_this_update:
             share, _ = usage(output.codes.flatten(0, 2), self.model.config.codebook_size)

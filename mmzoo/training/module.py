@@ -17,6 +17,7 @@ from mmzoo.training.ratios import Ratios
 from mmzoo.training.stepping import next_is_logged, updates
 from mmzoo.training.strategies import let_turns_leave_out_parameters
 from mmzoo.training.update import UpdateSettings, clip_gradients, run_update
+from mmzoo.training.validation_images import ShownImages
 
 #: Where Lightning keeps the count of updates in a checkpoint of a module that steps itself.
 UPDATE_COUNT = "epoch_loop.manual_optimization.optim_step_progress"
@@ -50,6 +51,8 @@ class ZooModule(LightningModule):
         #: While `losses` runs: whether more micro-batches of the same turn follow before the weights change.
         self.gathering = False
         self._ratios = Ratios()
+        #: Pictures of the running validation; see `show_images`.
+        self.images = ShownImages()
         #: Updates since the start of training, without the one that is being made.
         self.updates_made = 0
         #: Whether numbers of the update that is being made are wanted: what they cost can be spared otherwise.
@@ -141,6 +144,10 @@ class ZooModule(LightningModule):
         """
         if not self.trainer.training or self.logs_this_update:
             self._ratios.add(name, total, count, self.device)
+
+    def show_images(self, name: str, *columns: Tensor) -> None:
+        """Pictures for the log, in validation: `columns` (B, 3, H, W) in [0, 1] each, one row a sample."""
+        self.images.add(name, columns)
 
     def log_evaluation(self) -> None:
         """Logs what `log_ratio` gathered in an evaluation epoch; called by the epoch-end hooks below."""

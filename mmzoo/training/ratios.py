@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmzoo.training.ranks import collective_device, from_all_ranks, several_ranks
+
 
 class Ratios:
     """Named sums of totals and counts."""
@@ -25,29 +27,12 @@ class Ratios:
         Every rank takes part, also one that has nothing to say (its share of a short batch was empty).
         """
         pairs, self._pairs = self._pairs, {}
-        names = _names_on_any_rank(sorted(pairs))
+        names = sorted({name for rank in from_all_ranks(sorted(pairs)) for name in rank})
         if not names:
             return {}
-        device = next(iter(pairs.values())).device if pairs else _collective_device()
+        device = next(iter(pairs.values())).device if pairs else collective_device()
         nothing = torch.zeros(2, dtype=torch.float64, device=device)
         sums = torch.stack([pairs.get(name, nothing) for name in names])
-        if _several_ranks():
+        if several_ranks():
             dist.all_reduce(sums)
         return {name: total / count for name, (total, count) in zip(names, sums.tolist(), strict=True) if count}
-
-
-def _several_ranks() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _collective_device() -> torch.device:
-    """Where tensors must be to be sent to other ranks."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-
-
-def _names_on_any_rank(own: list[str]) -> list[str]:
-    if not _several_ranks():
-        return own
-    everyone: list[list[str]] = [[]] * dist.get_world_size()
-    dist.all_gather_object(everyone, own)
-    return sorted({name for names in everyone for name in names})

@@ -1,6 +1,6 @@
 """The run folder: its name, the config of every start, and `run.json`: what was run, on what, how it ended.
 
-runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  checkpoints/  earlier/
+runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  images/  checkpoints/  earlier/
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")
 RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
 #: What a fresh start in a used run folder moves away, so that two trainings never mix.
-OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE)
+OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", "images", RECORD_FILE)
 
 
 def timestamp() -> str:

@@ -27,7 +27,8 @@ from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
 from mmzoo.training.speed import SpeedSettings
 from mmzoo.training.stepping import is_trial, updates
-from mmzoo.training.strategies import check_strategy
+from mmzoo.training.strategies import check_support
+from mmzoo.training.validation_images import ValidationImages
 from mmzoo.training.weight_average import WeightAverage
 
 #: Arguments of the trainer's methods that are ours to give.
@@ -59,6 +60,7 @@ def sections(verb: str) -> dict[str, Section]:
         "trainer": Section(options_of=Trainer),
         "checkpoint": Section(options_of=FolderCheckpoint),
         "ema": Section(options_of=WeightAverage),
+        "images": Section(options_of=ValidationImages),
         "speed": Section(options_of=SpeedSettings),
         **{name: Section() for name in plain},
     }
@@ -122,6 +124,7 @@ class ZooCLI(LightningCLI):
         )
         parser.add_lightning_class_args(FolderCheckpoint, "checkpoint")
         parser.add_lightning_class_args(WeightAverage, "ema")
+        parser.add_lightning_class_args(ValidationImages, "images")
         parser.add_class_arguments(SpeedSettings, "speed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -133,9 +136,8 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.verb]
         model_class = load_class(config.model.class_path)
-        check_strategy(
-            config.trainer.strategy, config.trainer.accelerator, len(model_class.turns) > 1, model_class.__name__
-        )
+        optimizer = config.model.get("init_args.optimizer")
+        check_support(config.trainer, model_class.turns, model_class.__name__, bool(getattr(optimizer, "fused", False)))
         if config.ckpt_path and config.init_from:
             raise InputError("--ckpt_path and --init_from exclude each other: the first brings weights as well.")
         if config.ckpt_path in ("last", "best"):

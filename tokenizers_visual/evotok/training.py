@@ -106,7 +106,7 @@ class EvoTokTraining(ZooModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
-        """Logs the loss parts and the PSNR (dB, mean over images, of clamped floats)."""
+        """Logs the loss parts and the PSNR (dB, mean over images, of clamped floats); shows input | reconstruction."""
         images = batch["image"]
         if len(images) == 0:
             return
@@ -116,6 +116,7 @@ class EvoTokTraining(ZooModule):
         error = (output.reconstruction.clamp(-1, 1) - images).float().square().flatten(1).mean(1)
         psnr = 20 * math.log10(SIGNAL_RANGE) - 10 * torch.log10(error.clamp_min(1e-10))
         self.log_ratio("val/psnr", psnr.sum(), len(images))
+        self.show_images("val/reconstruction", (images + 1) / 2, (output.reconstruction + 1) / 2)
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Without the teacher, which never changes and is loaded from its own source."""

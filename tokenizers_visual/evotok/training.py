@@ -55,6 +55,8 @@ class EvoTokTraining(ZooModule):
         self.loss_settings = losses or GeneratorLossSettings()
         self.teacher = Teacher.load(teacher) if teacher else None
         if self.teacher is not None:
+            side = model.config.grid_size
+            self._check_width(self.teacher.try_out(model.config.image_size, (side, side)))
             self.receipts.append({"teacher": self.teacher.receipt})
         self._start_encoder(model.encoder, encoder_from)
         if self.teacher is None:
@@ -68,6 +70,13 @@ class EvoTokTraining(ZooModule):
         assert isinstance(self.model, EvoTokModel)
         return self.model
 
+    def _check_width(self, channels: int) -> None:
+        if channels != (width := self.model.config.semantic_out_width):
+            raise InputError(
+                f"the teacher has {channels} channels, semantic_out_width {width}. "
+                f"Set model.overrides.semantic_out_width to {channels}."
+            )
+
     def _start_encoder(self, encoder: VisionEncoder, source: str | None) -> None:
         if source not in (None, "random"):
             self.receipts.append(start_from_folder(encoder, source))
@@ -79,11 +88,6 @@ class EvoTokTraining(ZooModule):
         features = None
         if self.teacher is not None:
             features = self.teacher(images, (output.codes.shape[1], output.codes.shape[2]))
-            if features.shape[-1] != output.semantics.shape[-1]:
-                raise InputError(
-                    f"the teacher has {features.shape[-1]} channels, semantic_out_width {output.semantics.shape[-1]}. "
-                    f"Set model.overrides.semantic_out_width to {features.shape[-1]}."
-                )
         commitment = LossSum(output.commitment_sum, output.commitment_count)
         semantics = output.semantics if features is not None else None
         return generator_loss(

@@ -16,11 +16,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from data_engine.jpeg_header import plain_jpeg
 from mmzoo.errors import InputError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
@@ -75,16 +77,33 @@ def decode_image(data: bytes, rules: DecodeRules | None = None, counts: Counter[
     """
     rules = rules or DecodeRules()
     counts = Counter() if counts is None else counts
+    pixels = _plain_jpeg_pixels(data, rules, counts) if rules.fast else None
+    if pixels is not None:
+        return pixels
     image = _open(data, rules.max_pixels)
     counts["decoded"] += 1
     if rules.fast and image.format == "JPEG" and image.mode == "RGB":
         pixels = _torchvision_jpeg(data)
         if pixels is not None:
             return _oriented(pixels, _orientation(image), counts)
-    try:
-        return _pillow_pixels(image, rules, counts)
-    except DAMAGE as fault:
-        raise InputError(f"damaged or truncated {_format(image)}: {_one_line(fault)}") from None
+    return _pillow_pixels(image, rules, counts)
+
+
+@cache
+def load_jpeg_decoder() -> Any:
+    """torchvision's JPEG decoder, or None where this build has none. Imports it, once: hundreds of milliseconds."""
+    import torch
+    import torchvision.io  # registers the operator  # noqa: F401
+
+    # The operator itself: its Python wrapper warns at each call that it will move to another package.
+    return getattr(torch.ops.image, "decode_jpeg", None)
+
+
+def image_pixels(image: Image.Image, rules: DecodeRules | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) of an image that Pillow opened or made, by the rules of `decode_image`. InputError as there."""
+    if getattr(image, "n_frames", 1) > 1:
+        image.seek(0)
+    return _pillow_pixels(image, rules or DecodeRules(), Counter())
 
 
 @contextmanager
@@ -105,10 +124,13 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise InputError(f"not an image of a known format ({', '.join(EXTENSIONS)})") from None
     except DAMAGE as fault:
         raise InputError(f"unreadable image header: {_one_line(fault)}") from None
-    width, height = image.size
+    _check_size(*image.size, max_pixels)
+    return image
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise InputError(f"too many pixels, not decoded: {width} x {height} px is above the limit of {max_pixels} px")
-    return image
 
 
 def _format(image: Image.Image) -> str:
@@ -119,20 +141,42 @@ def _one_line(fault: Exception) -> str:
     return " ".join(str(fault).split()) or type(fault).__name__
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(source: Image.Image | bytes) -> int:
+    """EXIF orientation of an opened image, or of the bytes of an EXIF segment; 1 (upright) when it has none."""
     try:
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        if isinstance(source, bytes):
+            exif = Image.Exif()
+            exif.load(source)
+        else:
+            exif = source.getexif()
+        orientation = exif.get(EXIF_ORIENTATION, 1)
     except DAMAGE:
         return 1  # damaged EXIF beside sound pixels is common, and every viewer shows such a file upright
     return orientation if orientation in range(1, 9) else 1
 
 
+def _plain_jpeg_pixels(data: bytes, rules: DecodeRules, counts: Counter[str]) -> np.ndarray | None:
+    """A plain JPEG decoded without Pillow; None for anything else, and for damage: Pillow words the error."""
+    header = plain_jpeg(data)
+    if header is None:
+        return None
+    _check_size(header.width, header.height, rules.max_pixels)
+    pixels = _torchvision_jpeg(data)
+    if pixels is None:
+        return None
+    counts["decoded"] += 1
+    return _oriented(pixels, _orientation(header.exif) if header.exif else 1, counts)
+
+
 def _pillow_pixels(image: Image.Image, rules: DecodeRules, counts: Counter[str]) -> np.ndarray:
-    counts["first_frame"] += int(getattr(image, "n_frames", 1) > 1)
-    counts["sixteen_bit"] += int(";16" in str(getattr(image, "tile", "")))
-    if image.format == "TIFF":  # Pillow turns it while loading, and then removes the tag
-        counts["exif_oriented"] += int(_orientation(image) != 1)
-    image.load()
+    try:  # Only where Pillow meets the file's bytes: a programming error further on is no fault of the file.
+        counts["first_frame"] += int(getattr(image, "n_frames", 1) > 1)
+        counts["sixteen_bit"] += int(";16" in str(getattr(image, "tile", "")))
+        if image.format == "TIFF":  # Pillow turns it while loading, and then removes the tag
+            counts["exif_oriented"] += int(_orientation(image) != 1)
+        image.load()
+    except DAMAGE as fault:
+        raise InputError(f"damaged or truncated {_format(image)}: {_one_line(fault)}") from None
     return _oriented(np.asarray(_rgb(image, rules, counts)), _orientation(image), counts)
 
 
@@ -153,7 +197,8 @@ def _rgb(image: Image.Image, rules: DecodeRules, counts: Counter[str]) -> Image.
     if image.mode.startswith("I;16"):
         image = _eight_bit_grey(image)
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} (32-bit values) has no defined 8-bit range")
+        kind = "floating-point" if image.mode == "F" else "integer"
+        raise InputError(f"mode {image.mode} (32-bit {kind} values) has no defined 8-bit range")
     counts["grey"] += int(image.mode in ("1", "L", "LA", "La"))
     counts["cmyk"] += int(image.mode == "CMYK")
     counts["palette"] += int(image.mode in ("P", "PA"))
@@ -180,13 +225,11 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
 
 def _torchvision_jpeg(data: bytes) -> np.ndarray | None:
     """The pixels, or None where torchvision cannot: then Pillow decides, and words the error."""
-    import torch
-    import torchvision.io  # registers the operator  # noqa: F401
-
-    # The operator itself: its Python wrapper warns at each call that it will move to another package.
-    decode = getattr(torch.ops.image, "decode_jpeg", None)
+    decode = load_jpeg_decoder()
     if decode is None:
         return None
+    import torch
+
     encoded = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
     try:
         pixels = decode(encoded, 3, False)  # 3: RGB; False: orientation is ours

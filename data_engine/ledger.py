@@ -6,6 +6,8 @@ save, and ranks and workers only read slices of the sequence, so any number of t
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +16,8 @@ from mmzoo.errors import InputError
 
 # One word of the Philox counter tells the uses of a key apart, so that their streams cannot meet.
 _ORDER, _SAMPLE = 1, 2
+#: Raised when the same seed and rows come to give another order, or other randomness of a sample.
+ALGORITHM = 1
 _WORD = 2**64
 
 
@@ -54,6 +58,13 @@ class Ledger:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def identity(self, split: str) -> str:
+        """sha256 of all that decides which sample stands at a position: two equal ones may share a position."""
+        what = {"algorithm": ALGORITHM, "seed": self.seed, "split": split, "shuffle": self.shuffle}
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+        digest.update(self.rows.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def _make_order(self, epoch: int) -> np.ndarray:
         return self.rows[epoch_order(len(self.rows), self.seed, epoch)] if self.shuffle else self.rows

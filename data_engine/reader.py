@@ -5,21 +5,24 @@ Reads with `pread`, so that processes may share a handle after a fork; a copy se
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from data_engine.broken_samples import BrokenSampleError, Fault
 from data_engine.decode import DecodeRules, decode_image
-from data_engine.index import ShardIndex, key_in_header
+from data_engine.index import SamplePlace, ShardIndex, key_in_header
 from data_engine.records import SAMPLE_SCHEMA, Sample
 from data_engine.shards import BLOCK
 from mmzoo.errors import InputError
 
 MAX_OPEN_FILES = 64
+SCAN_BYTES = 2**19  # one read of a scan; larger ones leave the processor's cache
 
 
 class ImageCache:
@@ -49,13 +52,16 @@ class ImageCache:
 
 
 class ShardReader:
-    """Members and decoded samples of an index, by row. Every error names source, shard, key, byte offset and reason."""
+    """Members and decoded samples of an index, by row. Every error names source, shard, key, byte offset and reason.
+
+    BrokenSampleError: the sample's own bytes are damaged. InputError: the shard itself is gone or cut.
+    """
 
     def __init__(self, index: ShardIndex, rules: DecodeRules | None = None, cache_bytes: int = 0) -> None:
         self.index = index
         self.rules = rules or DecodeRules()
         self.cache = ImageCache(cache_bytes)
-        self._handles: OrderedDict[Path, int] = OrderedDict()
+        self._handles: OrderedDict[int, int] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"index": self.index, "rules": self.rules, "limit": self.cache.limit}
@@ -73,60 +79,115 @@ class ShardReader:
 
     def location(self, row: int, field: str = "image") -> str:
         """Where a row lies, for messages: source, shard, key, byte offset."""
+        return self.fault(row, field, "").where
+
+    def fault(self, row: int, field: str, reason: str) -> Fault:
+        """The record of a fault in a member; its key is "?" where the shard cannot be read."""
         path, offset, _ = self.index.place(row, field)
         try:
-            key = self.key(row)
+            key = self.index.key(row)
         except OSError:
             key = "?"
-        return f"source {self.index.source}, shard {path.name}, key {key}, offset {offset}"
+        return Fault(self.index.source, path.name, key, offset, reason)
 
     def key(self, row: int) -> str:
         """Key of a row, read from the header of its first member."""
-        path, offset, _ = self.index.place(row, self.index.fields[0])
-        return key_in_header(os.pread(self._handle(path), BLOCK, offset - BLOCK))
+        shard, offset, _ = self.index.span(row, self.index.fields[0])
+        return key_in_header(self._read(row, shard, offset - BLOCK, BLOCK))
 
     def raw(self, row: int, field: str) -> bytes:
-        """The stored bytes of a member, e.g. field "image" or "json". InputError: the shard is gone or too short."""
-        path, offset, size = self.index.place(row, field)
-        try:
-            data = os.pread(self._handle(path), size, offset)
-        except OSError as fault:
-            raise InputError(self._broken(row, field, str(fault.strerror))) from None
-        if len(data) != size:
-            raise InputError(self._broken(row, field, f"{len(data)} of {size} bytes could be read, the shard is cut"))
-        return data
+        """The stored bytes of a member, e.g. field "image" or "json"."""
+        return self._read(row, *self.index.span(row, field))
+
+    def scan(self, rows: Sequence[int] | np.ndarray, field: str) -> Iterator[bytes]:
+        """The stored bytes of a member of many rows: neighbours in a shard come with one large read.
+
+        For rows in stored order; any other order gives the same bytes, slower.
+        """
+        buffer = memoryview(bytearray(SCAN_BYTES))
+        open_shard, start, stop = -1, 0, 0
+        for row, shard, offset, size in zip(rows, *self.index.spans(rows, field), strict=True):
+            if shard != open_shard or offset < start or offset + size > stop:
+                open_shard, start = shard, offset
+                stop = start + self._read_into(row, shard, start, buffer)
+            if offset + size <= stop:
+                yield bytes(buffer[offset - start : offset - start + size])
+            else:
+                yield self._read(row, shard, offset, size)
 
     def meta(self, row: int) -> dict[str, Any]:
         """The json of a sample, see records.py."""
-        text = self.raw(row, "json")
-        try:
-            meta = json.loads(text)
-            version = meta["schema_version"]
-        except (ValueError, LookupError, TypeError) as fault:
-            raise InputError(self._broken(row, "json", f"not the json of a sample ({fault})")) from None
-        if version != SAMPLE_SCHEMA:
-            raise InputError(self._broken(row, "json", f"schema version {version!r}, known is {SAMPLE_SCHEMA}"))
-        return meta
+        return self._parsed(row, self.raw(row, "json"))
 
-    def sample(self, row: int) -> Sample:
-        """A decoded sample; its image is the caller's own copy."""
+    def sample(self, row: int, place: SamplePlace | None = None) -> Sample:
+        """A decoded sample; its image is the caller's own copy. `place`: where it lies, if known already."""
+        key, members = self._members(row, place or self.index.places([row])[0])
         image = self.cache.get(row)
         if image is None:
-            data = self.raw(row, "image")
             try:
-                image = decode_image(data, self.rules)
+                image = decode_image(members["image"], self.rules)
             except InputError as mistake:
-                raise InputError(self._broken(row, "image", str(mistake))) from None
+                raise self._broken(row, "image", str(mistake)) from None
             self.cache.put(row, image)
-        return Sample(self.key(row), self.index.source, {"image": image}, self.meta(row))
+        return Sample(key, self.index.source, {"image": image}, self._parsed(row, members["json"]))
 
-    def _broken(self, row: int, field: str, reason: str) -> str:
-        return f"{self.location(row, field)}: {reason}. Check with: mmzoo data lint {self.index.folder}"
+    def _members(self, row: int, place: SamplePlace) -> tuple[str, dict[str, bytes]]:
+        """Key and members of a sample with one read: they lie side by side, each behind its header."""
+        start = place.offsets[0] - BLOCK
+        data = self._read(row, place.shard, start, place.offsets[-1] + place.sizes[-1] - start)
+        spans = zip(self.index.fields, place.offsets, place.sizes, strict=True)
+        members = {field: data[offset - start : offset - start + size] for field, offset, size in spans}
+        return key_in_header(data[:BLOCK]), members
 
-    def _handle(self, path: Path) -> int:
-        if path not in self._handles:
-            self._handles[path] = os.open(path, os.O_RDONLY)
+    def _parsed(self, row: int, text: bytes) -> dict[str, Any]:
+        try:
+            meta = json.loads(text.decode("utf-8"))
+            version = meta["schema_version"]
+        except (ValueError, LookupError, TypeError, RecursionError) as fault:
+            raise self._broken(row, "json", f"not the json of a sample ({fault})") from None
+        if version != SAMPLE_SCHEMA:
+            raise self._broken(row, "json", f"schema version {version!r}, known is {SAMPLE_SCHEMA}")
+        return meta
+
+    def _broken(self, row: int, field: str, reason: str) -> BrokenSampleError:
+        return BrokenSampleError(self.fault(row, field, reason), self.index.folder)
+
+    def _read(self, row: int, shard: int, offset: int, size: int) -> bytes:
+        """`size` bytes of a shard, for a row."""
+        handle = self._handle(row, shard)
+        try:
+            data = os.pread(handle, size, offset)
+        except OSError as fault:
+            raise self._unreadable(row, fault) from None
+        if len(data) != size:
+            raise self._shard_fault(row, f"{len(data)} of {size} bytes could be read, the shard is cut")
+        return data
+
+    def _read_into(self, row: int, shard: int, offset: int, buffer: memoryview) -> int:
+        """Fills a buffer from a shard, for a row; how many bytes came."""
+        handle = self._handle(row, shard)
+        try:
+            return os.preadv(handle, [buffer], offset)
+        except OSError as fault:
+            raise self._unreadable(row, fault) from None
+
+    def _unreadable(self, row: int, fault: OSError) -> InputError:
+        if fault.errno == errno.EIO:  # a bad sector takes the samples that lie on it, not the run
+            return self._broken(row, self.index.fields[0], str(fault.strerror))
+        return self._shard_fault(row, str(fault.strerror))
+
+    def _shard_fault(self, row: int, reason: str) -> InputError:
+        return InputError(f"{self.location(row)}: {reason}. Check with: mmzoo data lint {self.index.folder}")
+
+    def _handle(self, row: int, shard: int) -> int:
+        handle = self._handles.get(shard)
+        if handle is None:
+            try:
+                handle = self._handles[shard] = os.open(self.index.paths[shard], os.O_RDONLY)
+            except OSError as fault:
+                raise self._shard_fault(row, str(fault.strerror)) from None
             if len(self._handles) > MAX_OPEN_FILES:
                 os.close(self._handles.popitem(last=False)[1])
-        self._handles.move_to_end(path)
-        return self._handles[path]
+        else:
+            self._handles.move_to_end(shard)
+        return handle

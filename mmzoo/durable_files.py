@@ -14,7 +14,6 @@ from pathlib import Path
 
 from mmzoo.errors import InputError
 
-
 #: What `temporary_sibling` makes: group 1 is the name that the file or folder was to get.
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")
 

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
+from data_engine.quarantine import QUARANTINE_FILE, ErrorBudget
 from data_engine.skips import Skips, advance, merged
 from data_engine.steps import Stretch, as_json, continued, from_json, skip_range
 from mmzoo.errors import InputError
+from mmzoo.training.stepping import is_trial
 
 if TYPE_CHECKING:
     from data_engine.decode import DecodeRules
     from data_engine.index import ShardIndex
     from data_engine.loader import LoaderSettings
 
-SCHEMA = 1
+SCHEMA = 2
 #: What may differ from a checkpoint only with the user's consent (--allow_changes), because it changes the data order.
 CONSENT = ("global_batch", "seed", "shards")
 #: (Sample, numpy.random.Generator) -> dict of arrays, tensors, numbers, strings; see data_engine.loader.make_loader.
@@ -91,6 +93,9 @@ class ShardData(LightningDataModule):
     in validation (default: global_batch). steps_per_epoch: batches between validations (default: one pass over the
     rows, at least 1). val_passes: how often each validation image is looked at (random crops differ). cache_mb: MiB of
     decoded images kept in memory. background: colour under transparent images (default: alpha is dropped).
+    max_broken, max_broken_share: how many different broken samples, and which share (0 to 1) of all samples in the
+    index, are left out before the run ends; each limit that is given holds, without any the first one ends it. They are
+    listed in `quarantine.jsonl` in the run folder.
     """
 
     def __init__(  # noqa: PLR0913 - the keys of the YAML section `data`
@@ -106,6 +111,8 @@ class ShardData(LightningDataModule):
         seed: int = 0,
         cache_mb: int = 256,
         background: Literal["white"] | None = None,
+        max_broken: int | None = None,
+        max_broken_share: float | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("global_batch", global_batch), ("val_batch", val_batch), ("val_passes", val_passes)):
@@ -124,11 +131,13 @@ class ShardData(LightningDataModule):
         self.seed = seed
         self.cache_mb = cache_mb
         self.background: Literal["white"] | None = background
+        self.budget = ErrorBudget(max_broken, max_broken_share)
         self.position = 0  #: samples consumed by optimiser steps so far, over all ranks
         self.skips: Skips = ()  #: positions that training leaves out
         self.history: list[Stretch] = []  #: which positions each step so far consumed
         self.stream: TrainStream | None = None
         self._evaluation_streams: list[EvaluationStream] = []
+        self._order: dict[str, str] = {}
 
     def open_index(self) -> ShardIndex:
         """The index; InputError when the folder is missing or no shard folder."""
@@ -167,6 +176,8 @@ class ShardData(LightningDataModule):
             skips=self.skips if training else (),
             cache_mb=self.cache_mb,
             background=self.background,
+            budget=self.budget,
+            quarantine=self._quarantine_file(),
         )
 
     def decode_rules(self) -> DecodeRules:
@@ -175,11 +186,19 @@ class ShardData(LightningDataModule):
 
         return DecodeRules(background=self.background, fast=True)
 
+    def _quarantine_file(self) -> Path | None:
+        """Where broken samples are listed; nowhere without a run, or in one that leaves no files."""
+        if self.trainer is None or is_trial(self.trainer):
+            return None
+        return Path(self.trainer.default_root_dir) / QUARANTINE_FILE
+
     def train_dataloader(self) -> TrainStream:
         """Built after the data state was restored, so it starts at `position`."""
         from data_engine.loader import make_loader
 
-        rows = len(self.open_index().split_rows("train"))
+        index = self.open_index()
+        self._note_order(index)
+        rows = len(index.split_rows("train"))
         length = self.steps_per_epoch or max(1, rows // self.global_batch)
         self.loader_settings("train")  # a mistake in them is reported here, before the first step
         self.stream = TrainStream(lambda: make_loader(self.loader_settings("train"), self.transform, None), length)
@@ -227,7 +246,7 @@ class ShardData(LightningDataModule):
             seed=self.seed,
             split="train",
             index=str(self.index_folder.absolute()),
-            identity=self.identity(),
+            identity=self._note_order()["identity"],
             skips=self.skips,
         )
         self.history = continued(self.history, new)
@@ -237,7 +256,8 @@ class ShardData(LightningDataModule):
 
         Called after `load_data_state`. InputError: a step that the checkpoint is already behind.
         """
-        if ranges and self.history and (self.history[-1].seed, self.history[-1].identity) != (self.seed, self.identity()):
+        now = self.seed, self._note_order()["identity"]
+        if ranges and self.history and (self.history[-1].seed, self.history[-1].identity) != now:
             raise InputError("--skip_steps speaks of the old data order, which a change of seed or shards has ended.")
         found = [skip_range(self.history, first, last) for first, last in ranges]
         for (first, last), (start, _) in zip(ranges, found, strict=True):
@@ -254,11 +274,24 @@ class ShardData(LightningDataModule):
             "schema": SCHEMA,
             "position": self.position,
             "seed": self.seed,
-            "identity": self.identity(),
             "global_batch": self.global_batch,
+            **self._note_order(),
             "skips": self.skips,
             "history": as_json(self.history),
         }
+
+    def _note_order(self, index: ShardIndex | None = None) -> dict[str, str]:
+        """What the order of training samples follows from, as hashes: of the index, and of the ledger over it.
+
+        Read once, when training starts: a checkpoint must not fail because a shard vanished since.
+        """
+        from data_engine.batch_plan import ledger_of
+
+        if not self._order:
+            index = index or self.open_index()
+            ledger = ledger_of(self.loader_settings("train"), index)
+            self._order = {"identity": index.identity, "ledger": ledger.identity("train")}
+        return self._order
 
     def load_data_state(self, state: dict[str, Any], allowed: Collection[str] = ()) -> None:
         """Continues at a saved position.
@@ -267,13 +300,21 @@ class ShardData(LightningDataModule):
         `allowed`. With another seed or other shards a new epoch begins: the old position would mean other samples.
         """
         if state.get("schema") != SCHEMA:
-            raise InputError(f"the data state has schema {state.get('schema')}; this mmzoo reads schema {SCHEMA}.")
+            raise InputError(
+                f"the data state has schema {state.get('schema')}; this mmzoo reads schema {SCHEMA}. "
+                f"Resume with the mmzoo that wrote it, or start anew with --init_from."
+            )
         changed = self._changes(state)
         for name, problem in changed.items():
             if name not in allowed:
                 raise InputError(
                     f"{problem} Set it back, start anew with --init_from, or consent with --allow_changes {name}."
                 )
+        if not changed.keys() & {"seed", "shards"} and state["ledger"] != self._note_order()["ledger"]:
+            raise InputError(
+                "the checkpoint's samples stood in another order than this mmzoo gives them, so its position means "
+                "nothing. Resume with the mmzoo that wrote it, or start anew with --init_from."
+            )
         self.position = int(state["position"])
         self.skips = merged(state.get("skips", ()))
         self.history = from_json(state.get("history", ()))
@@ -284,8 +325,10 @@ class ShardData(LightningDataModule):
 
     def _changes(self, state: dict[str, Any]) -> dict[str, str]:
         found = {}
-        if state["identity"] != self.identity():
-            found["shards"] = f"the shards in {self.index_folder} are not those of the checkpoint."
+        if state["identity"] != self._note_order()["identity"]:
+            found["shards"] = (
+                f"the shards in {self.index_folder} are not those of the checkpoint, so its position means nothing."
+            )
         if state["seed"] != self.seed:
             found["seed"] = (
                 f"data.init_args.seed is {self.seed}, the checkpoint was trained with {state['seed']}: another order."

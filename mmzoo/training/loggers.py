@@ -85,7 +85,7 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def keep(self, metrics: Mapping[str, Any]) -> None:
-        """Adds values to the row of this step and writes it now, though more may come: a checkpoint is about to be saved.
+        """Adds values to the row of this step and writes it now, though more may come: a checkpoint is due.
 
         A run that is killed after that save and resumed from it would miss the row otherwise.
         """

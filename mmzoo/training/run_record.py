@@ -1,6 +1,7 @@
 """The run folder: its name, the config of every start, and `run.json`: what was run, on what, how it ended.
 
-runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  data_steps.json  metrics.csv  tensorboard/  checkpoints/  earlier/
+runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  checkpoints/  earlier/
+             data_steps.json (what each step consumed)  quarantine.jsonl (broken samples, when there are any)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 import mmzoo
+from data_engine.quarantine import QUARANTINE_FILE
 from mmzoo.durable_files import refused_writes_named, write_text
 from mmzoo.errors import InputError
 from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
@@ -29,7 +31,7 @@ from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")
 #: What a fresh start in a used run folder moves away, so that two trainings never mix.
-OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE, DATA_STEPS_FILE)
+OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE, DATA_STEPS_FILE, QUARANTINE_FILE)
 
 
 def timestamp() -> str:

@@ -56,7 +56,7 @@ def _as_bytes(pixels: np.ndarray) -> np.ndarray:
         return pixels
     pixels = pixels.astype(np.float64)
     low, high = float(pixels.min()), float(pixels.max())
-    if -1 <= low and high <= 1:
+    if low >= -1 and high <= 1:
         low, high = (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
     return ((pixels - low) / max(high - low, 1e-12) * 255).round().clip(0, 255).astype(np.uint8)
 

@@ -31,7 +31,7 @@ def accumulation(trainer: Trainer) -> int:
 def batches_of_epoch(trainer: Trainer) -> int:
     """Batches of the current training epoch that were consumed so far; more than 0 where a resume goes on inside it."""
     # "processed": a checkpoint that is written in `on_train_batch_end` has not counted its own batch as completed.
-    return trainer.fit_loop.epoch_loop.batch_progress.current.processed
+    return trainer.fit_loop.epoch_loop.batch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def is_last_update(trainer: Trainer) -> bool:

@@ -1,4 +1,8 @@
-"""Reading JPEG shards: our loader beside plain webdataset, on the same tar files, decoded and as bytes."""
+"""Reading JPEG shards: our loader beside plain webdataset on the same tar files, and beside a DataLoader over a folder.
+
+Decoded, and as stored bytes. Everything in one process without workers: what a worker does, without the transport that
+all of them share.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,19 @@ import numpy as np
 import webdataset
 from PIL import Image
 
+from data_engine.decode import DecodeRules, decode_image
 from data_engine.image_shards import BuildSettings, build_image_shards
 from data_engine.index import ShardIndex
 from data_engine.loader import LoaderSettings, make_loader
 from data_engine.reader import ShardReader
 from data_engine.records import Sample
+from tests.benchmarks.peers.folder_reading import folder_batches, with_pillow
 from tests.benchmarks.record import Comparison
 from tests.benchmarks.timing import Contender, interleaved
 
 IMAGES, SIDE, BATCH, ROUNDS = 400, 256, 32, 5
-LEAST_RATIO_DECODED, LEAST_RATIO_BYTES = 1.5, 20.0
+#: Against webdataset; against the folder with our own decoder, where only the reading differs.
+LEAST_RATIO_DECODED, LEAST_RATIO_BYTES, LEAST_RATIO_SAME_DECODER = 1.5, 20.0, 0.95
 
 
 def make_shards(folder: Path) -> Path:
@@ -58,49 +65,87 @@ def their_batches(shards: Path) -> Iterator[np.ndarray]:
         yield images
 
 
-def our_bytes(shards: Path) -> list[bytes]:
-    """Every stored JPEG, undecoded."""
+def folder_with_pillow(shards: Path) -> Iterator[np.ndarray]:
+    """The same pictures from the folder they came from."""
+    return folder_batches(shards.parent / "photos", with_pillow, BATCH)
+
+
+def folder_with_our_decoder(shards: Path) -> Iterator[np.ndarray]:
+    """The same, decoded as we do."""
+    rules = DecodeRules(fast=True)
+    return folder_batches(shards.parent / "photos", lambda file: decode_image(file.read_bytes(), rules), BATCH)
+
+
+def our_bytes(shards: Path) -> Iterator[bytes]:
+    """Every stored JPEG, undecoded, in stored order as webdataset has it."""
     reader = ShardReader(ShardIndex.open(shards))
-    return [reader.raw(row, "image") for row in range(reader.index.count)]
+    return reader.scan(np.arange(reader.index.count), "image")
 
 
-def their_bytes(shards: Path) -> list[bytes]:
-    """The same from webdataset."""
+def our_bytes_shuffled(shards: Path) -> Iterator[bytes]:
+    """The same in random order, one read each: what webdataset cannot do."""
+    reader = ShardReader(ShardIndex.open(shards))
+    order = np.random.default_rng(0).permutation(reader.index.count).tolist()
+    return (reader.raw(row, "image") for row in order)
+
+
+def their_bytes(shards: Path) -> Iterator[bytes]:
+    """The same from webdataset, in stored order."""
     dataset = webdataset.WebDataset(_tars(shards), shardshuffle=False, empty_check=False)
-    return [sample["jpg"] for sample in dataset]
+    return (sample["jpg"] for sample in dataset)
 
 
 def _tars(shards: Path) -> list[str]:
     return [str(path) for path in sorted(shards.glob("*.tar"))]
 
 
+DECODED = {
+    "ours": our_batches,
+    "webdataset": their_batches,
+    "DataLoader over the folder": folder_with_pillow,
+    "DataLoader over the folder, our decoder": folder_with_our_decoder,
+}
+STORED = {"ours": our_bytes, "ours, random order": our_bytes_shuffled, "webdataset": their_bytes}
+BARS_DECODED = {
+    "webdataset": LEAST_RATIO_DECODED,
+    "DataLoader over the folder": None,
+    "DataLoader over the folder, our decoder": LEAST_RATIO_SAME_DECODER,
+}
+
+
 def check(shards: Path) -> None:
     """Every picture is there and equal, pixel by pixel, before any timing."""
-    ours, theirs = (np.concatenate(list(batches(shards))) for batches in (our_batches, their_batches))
-    assert ours.shape == (IMAGES, SIDE, SIDE, 3)
-    assert np.array_equal(ours, theirs), "the two readers see different pixels"
-    assert our_bytes(shards) == their_bytes(shards)
+    seen = {name: np.concatenate(list(batches(shards))) for name, batches in DECODED.items()}
+    assert seen["ours"].shape == (IMAGES, SIDE, SIDE, 3)
+    for name, pixels in seen.items():
+        assert np.array_equal(seen["ours"], pixels), f"{name} sees different pixels"
+    stored = {name: list(read(shards)) for name, read in STORED.items()}
+    assert stored["ours"] == stored["webdataset"]
+    assert sorted(stored["ours, random order"]) == sorted(stored["webdataset"])
 
 
 def compare() -> list[Comparison]:
-    """One process each, no workers: what a worker does, without the transport that both share."""
+    """What is read is counted and dropped, as a consumer would."""
     with tempfile.TemporaryDirectory() as folder:
         shards = make_shards(Path(folder))
         check(shards)
-        decoded = interleaved(
-            {
-                "ours": Contender(lambda: sum(map(len, our_batches(shards)))),
-                "webdataset": Contender(lambda: sum(map(len, their_batches(shards)))),
-            },
-            ROUNDS,
-        )
-        stored = interleaved(
-            {"ours": Contender(lambda: our_bytes(shards)), "webdataset": Contender(lambda: their_bytes(shards))}, ROUNDS
+        decoded, stored = (
+            interleaved(
+                {name: Contender(lambda read=read: sum(map(len, read(shards)))) for name, read in way.items()}, n
+            )
+            for way, n in ((DECODED, ROUNDS), (STORED, 4 * ROUNDS))
         )
     size = f"{IMAGES} JPEGs of {SIDE} px"
     return [
-        Comparison(
-            f"{size}, decoded", "webdataset", decoded["ours"], decoded["webdataset"], at_least=LEAST_RATIO_DECODED
+        *(
+            Comparison(f"{size}, decoded", peer, decoded["ours"], decoded[peer], at_least=bar)
+            for peer, bar in BARS_DECODED.items()
         ),
         Comparison(f"{size}, as bytes", "webdataset", stored["ours"], stored["webdataset"], at_least=LEAST_RATIO_BYTES),
+        Comparison(
+            f"{size}, as bytes in random order",
+            "webdataset in stored order",
+            stored["ours, random order"],
+            stored["webdataset"],
+        ),
     ]

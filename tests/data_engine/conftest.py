@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ import pytest
 from PIL import Image
 
 from data_engine.image_shards import BuildSettings, build_image_shards
+from data_engine.index import ShardIndex, key_hash, write_index
+from data_engine.shards import ShardWriter
 
 
 def encode(pixels: np.ndarray, form: str = "JPEG", **options) -> bytes:
@@ -78,3 +83,54 @@ def bomb() -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
     )
+
+
+@pytest.fixture(scope="session")
+def exact_shards() -> Callable[..., Path]:
+    """make(folder, [3, 1, 4]) -> a shard folder of three shards with 3, 1 and 4 PNGs of 4 px, no two alike."""
+
+    def make(folder: Path, sizes: list[int]) -> Path:
+        folder.mkdir()
+        places = []
+        with ShardWriter(folder, 10**9) as writer:
+            for size in sizes:
+                for _ in range(size):
+                    places.append(writer.add(f"row-{len(places):04d}", tiny_members(len(places))))
+                writer.close()
+        columns = {
+            "shard": np.array([members[0].shard for members in places], np.int32),
+            "offset": np.array([[member.offset for member in members] for members in places], np.int64),
+            "size": np.array([[member.size for member in members] for members in places], np.int64),
+            "key_hash": np.array([key_hash(f"row-{row:04d}") for row in range(len(places))], np.uint64),
+            "split": np.arange(len(places), dtype=np.uint8) % 4 // 3,
+            "width": np.full(len(places), 4, np.int32),
+            "height": np.full(len(places), 4, np.int32),
+        }
+        splits = {"names": ["train", "val"]}
+        description = {"kind": "images", "source": "made", "fields": ["image", "json"], "splits": splits}
+        write_index(folder, description, writer.shards, columns)
+        return folder
+
+    return make
+
+
+@cache
+def tiny_members(row: int) -> dict[str, bytes]:
+    image = np.random.default_rng(row).integers(0, 256, (4, 4, 3), np.uint8)
+    return {"png": encode(image, "PNG"), "json": json.dumps({"schema_version": 1, "path": f"{row}.png"}).encode()}
+
+
+@pytest.fixture(scope="session")
+def spoil() -> Callable[..., None]:
+    """spoil(folder, rows, field="image"): overwrites a member of these rows with zeros, as bit rot would."""
+
+    def overwrite(folder: Path, rows: Sequence[int], field: str = "image") -> None:
+        index = ShardIndex.open(folder)
+        for row in rows:
+            path, offset, size = index.place(row, field)
+            with path.open("r+b") as tar:
+                tar.seek(offset)
+                tar.write(bytes(size))
+            os.utime(path, (1e9, 1e9))  # with a newer date the index would refuse to open
+
+    return overwrite

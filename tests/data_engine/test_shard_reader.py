@@ -26,6 +26,32 @@ def test_samples(index):
         assert sample.meta["sha256"] == reader.meta(row)["sha256"]
 
 
+@pytest.mark.parametrize("size", [1, 600, 2000, 2**19])
+def test_a_scan_gives_the_bytes_of_single_reads_in_any_order(index, monkeypatch, size):
+    monkeypatch.setattr("data_engine.reader.SCAN_BYTES", size)
+    reader = ShardReader(index)
+    for rows in (range(10), [], [9, 0, 0, 3, 4, 5, 2], np.array([1, 2, 3])):
+        for field in ("image", "json"):
+            assert list(reader.scan(rows, field)) == [reader.raw(int(row), field) for row in rows]
+
+
+def test_a_scan_of_neighbours_reads_each_shard_once(index, monkeypatch):
+    reads = []
+    real = ShardReader._read_into
+    monkeypatch.setattr(ShardReader, "_read_into", lambda *given: reads.append(given) or real(*given))
+    monkeypatch.setattr(ShardReader, "_read", None)
+    assert len(list(ShardReader(index).scan(range(10), "image"))) == 10
+    assert len(reads) == len(index.shards)
+
+
+def test_a_cut_shard_ends_a_scan_with_one_line(index):
+    path, offset, size = index.place(4, "image")
+    with path.open("r+b") as tar:
+        tar.truncate(offset + 5)
+    with pytest.raises(InputError, match=rf"offset {offset}: 5 of {size} bytes could be read, the shard is cut"):
+        list(ShardReader(index).scan(range(10), "image"))
+
+
 def test_a_pickled_reader_opens_its_own_files(index):
     reader = ShardReader(index, cache_bytes=1000)
     reader.raw(0, "json")
@@ -97,7 +123,7 @@ def test_errors_name_the_place(index):
     with pytest.raises(InputError, match="not the json of a sample"):
         reader.meta(4)
     path.write_bytes(data[: offset + 5])
-    with pytest.raises(InputError, match=place + rf"5 of {size} bytes could be read"):
+    with pytest.raises(InputError, match=place + rf"{512 + 5} of \d+ bytes could be read, the shard is cut"):
         reader.sample(4)
     shutil.rmtree(index.folder)
     with pytest.raises(InputError, match=r"offset.*No such file"):

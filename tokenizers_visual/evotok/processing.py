@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
+from data_engine.decode import image_pixels
 from mmzoo.errors import InputError, suggestion
 from tokenizers_visual.evotok.crops import CenterCrop, TrainingCrop, adm_center_crop, pixels_to_tensor
 
@@ -21,24 +22,14 @@ RESIZE_MODES = ("adm_center_crop", "stretch", "none")
 
 
 def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
-    """Any 8- or 16-bit picture as RGB: upright by its EXIF, first frame, alpha dropped, grey replicated, 16 bits to 8.
+    """Any picture as RGB, by the data engine's image rules (EXIF applied, alpha dropped, grey replicated, ...).
 
     Arrays are uint8 (H, W), (H, W, 3) or (H, W, 4).
     """
     image = _array_to_image(image) if isinstance(image, np.ndarray) else image
     if not isinstance(image, Image.Image):
         raise InputError(f"image processor: got {type(image).__name__}; expected PIL images or uint8 arrays")
-    if getattr(image, "n_frames", 1) > 1:
-        image.seek(0)
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-    if image.mode == "F":
-        raise InputError("image processor: a floating-point picture has no agreed range; scale it to 8 bits first")
-    if image.mode == "P":
-        image = image.convert("RGBA")  # a palette with transparency warns on the direct way
-    return image.convert("RGB")
+    return Image.fromarray(image_pixels(image))
 
 
 def _array_to_image(pixels: np.ndarray) -> Image.Image:

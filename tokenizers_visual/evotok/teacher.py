@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmzoo.durable_files import sha256_of
 from mmzoo.errors import InputError, suggestion
+from mmzoo.hub.quiet import no_progress_bars
 
 KINDS = ("transformers", "timm", "mmzoo")
 #: EvoTok's images: values in [-1, 1].
@@ -150,7 +151,10 @@ def load_transformers_tower(source: str, revision: str | None = None) -> nn.Modu
     config = AutoConfig.from_pretrained(source, revision=revision)
     # A SigLIP folder may hold both towers; only the vision half is wanted.
     loader: Any = SiglipVisionModel if config.model_type.startswith("siglip") else AutoModel
-    model, report = loader.from_pretrained(source, revision=revision, use_safetensors=True, output_loading_info=True)
+    with no_progress_bars():
+        model, report = loader.from_pretrained(
+            source, revision=revision, use_safetensors=True, output_loading_info=True
+        )
     lacking = sorted([*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])])
     if lacking:
         raise InputError(f"the network {source} lacks weights, e.g. {', '.join(lacking[:3])}. Give a complete folder.")

@@ -120,5 +120,3 @@ class LoseShards(Callback):
         if trainer.global_step == self.step:
             for shard in self.folder.glob("*.tar"):
                 shard.rename(shard.with_suffix(".gone"))
-
-

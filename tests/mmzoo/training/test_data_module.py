@@ -1,8 +1,11 @@
 import itertools
+import shutil
 
+import numpy as np
 import pytest
 from tiny_training import MeanColour
 
+from data_engine.ledger import Ledger
 from mmzoo.errors import InputError
 from mmzoo.training.data_module import ShardData, TrainStream
 
@@ -52,9 +55,35 @@ def test_another_order_is_refused(shards):
         ({"seed": 1}, "another order"),
         ({"identity": "x"}, "not those of"),
         ({"schema": 9}, "schema 9"),
+        ({"ledger": "x"}, "in another order than this mmzoo gives them"),
     ):
         with pytest.raises(InputError, match=words):
             data(shards).load_data_state({**state, **change})
+
+
+def test_the_ledger_hash_knows_all_that_decides_the_order(monkeypatch):
+    rows = np.arange(5)
+    ledgers = [Ledger(rows, 1), Ledger(rows, 2), Ledger(rows[:4], 1), Ledger(rows[::-1], 1), Ledger(rows, 1, False)]
+    hashes = [ledger.identity("train") for ledger in ledgers] + [ledgers[0].identity("val")]
+    monkeypatch.setattr("data_engine.ledger.ALGORITHM", 2)
+    hashes.append(ledgers[0].identity("train"))
+    assert len(set(hashes)) == 7
+    monkeypatch.undo()
+    assert Ledger(rows.copy(), 1).identity("train") == hashes[0]
+
+
+def test_a_state_can_be_saved_after_a_shard_vanished(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "copy")
+    module = data(tmp_path / "copy")
+    module.train_dataloader()
+    shutil.rmtree(tmp_path / "copy")
+    assert module.data_state() == data(shards).data_state()
+
+
+@pytest.mark.parametrize("limits", [{"max_broken": -1}, {"max_broken_share": 2.0}])
+def test_an_error_budget_without_meaning_is_refused(shards, limits):
+    with pytest.raises(InputError, match=next(iter(limits))):
+        data(shards, **limits)
 
 
 @pytest.mark.parametrize("name", ["global_batch", "val_batch", "val_passes", "steps_per_epoch"])

@@ -72,9 +72,7 @@ def lines(capfd, *beginnings):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_one_signal_saves_at_the_end_of_the_step_and_a_resume_is_exact(
-    whole, config, tmp_path, capfd, number, code
-):
+def test_one_signal_saves_at_the_end_of_the_step_and_a_resume_is_exact(whole, config, tmp_path, capfd, number, code):
     run = tmp_path / "run"
     assert exit_code(breaking(config, tmp_path, "SignalAt", number=int(number), step=5), run) == code
     told = lines(capfd, "SIG", "stopped")
@@ -168,9 +166,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
-    whole, config, tmp_path, small_disk, capfd
-):
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(whole, config, tmp_path, small_disk, capfd):
     run = small_disk / "run"
     filling = breaking(config, tmp_path, "FillDisk", folder=str(small_disk), first=2, last=5)
     assert fit(filling, run, "--checkpoint.every_n_steps", "1", "--checkpoint.keep", "2") == 0
@@ -184,9 +180,7 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
     assert stream(run) != {}
 
 
-def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint_whole(
-    whole, config, tmp_path, small_disk, capfd
-):
+def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint_whole(whole, config, tmp_path, small_disk, capfd):
     run = small_disk / "run"
     filling = breaking(config, tmp_path, "FillDisk", folder=str(small_disk), first=5, last=99)
     assert fit(filling, run) == 2

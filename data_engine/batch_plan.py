@@ -1,0 +1,117 @@
+"""Which positions make the batch of a step on a rank: pure arithmetic on the ledger, without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from data_engine.index import SamplePlace, ShardIndex
+from data_engine.ledger import Ledger, rank_window
+from data_engine.quarantine import ErrorBudget
+from data_engine.skips import Skips, next_positions
+from mmzoo.errors import InputError
+
+Slot = tuple[int, int, int]  # position, epoch, row
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderSettings:
+    """Which samples, in which order, on which rank.
+
+    `index`: the shard folder. `global_batch`: samples a step over all ranks; it must divide by `ranks`. `passes`: how
+    often to read the rows, then end with a short batch (None: for ever, or `steps`). `start_position`: of the whole
+    sequence, all ranks together. `skips`: positions to leave out. `cache_mb`: MiB of decoded images kept on this rank,
+    shared out among its workers. `background`: see DecodeRules. `pin_memory`: for copies to a GPU. `budget`: how many
+    broken samples to leave out before giving up. `quarantine`: the file that lists them (None: no list).
+    """
+
+    index: Path | str
+    split: str = "train"
+    global_batch: int = 8
+    seed: int = 0
+    shuffle: bool = True
+    passes: int | None = None
+    workers: int = 0
+    rank: int = 0
+    ranks: int = 1
+    start_position: int = 0
+    skips: Skips = ()
+    cache_mb: int = 0
+    background: Literal["white"] | None = None
+    pin_memory: bool = False
+    budget: ErrorBudget = field(default_factory=ErrorBudget)
+    quarantine: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What one rank reads for one step: slots, and where each one lies, so that workers need no index for it.
+
+    `first`: the first slot of the global batch, from which an empty share looks for a sample that lends its shapes.
+    """
+
+    slots: list[Slot]
+    places: list[SamplePlace]
+    first: Slot
+
+
+def ledger_of(settings: LoaderSettings, index: ShardIndex) -> Ledger:
+    """The sequence that these settings read."""
+    return Ledger(index.split_rows(settings.split), settings.seed, settings.shuffle)
+
+
+class PlannedBatches:
+    """The batch sampler: one BatchPlan a step. Every rank gets the same number of them."""
+
+    def __init__(self, ledger: Ledger, index: ShardIndex, settings: LoaderSettings, steps: int | None) -> None:
+        self.ledger = ledger
+        self.index = index
+        self.settings = settings
+        self.stop = _stop_position(settings, len(ledger), steps)
+
+    def __len__(self) -> int:
+        if self.stop is None:
+            raise TypeError("this loader is endless: give steps or passes")
+        return math.ceil((self.stop - self.settings.start_position) / self.settings.global_batch)
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        settings = self.settings
+        start = settings.start_position
+        while self.stop is None or start < self.stop:
+            size = settings.global_batch if self.stop is None else min(settings.global_batch, self.stop - start)
+            positions = next_positions(start, size, settings.skips)
+            own = positions[slice(*rank_window(0, size, settings.rank, settings.ranks))]
+            slots = [(position, *self.ledger.locate(position)) for position in own]
+            places = self.index.places([row for _, _, row in slots])
+            yield BatchPlan(slots, places, (positions[0], *self.ledger.locate(positions[0])))
+            start = positions[-1] + 1
+
+
+def check_settings(settings: LoaderSettings, steps: int | None) -> None:
+    """InputError when the settings contradict themselves."""
+    for name in ("global_batch", "ranks"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name} must be at least 1, not {getattr(settings, name)}")
+    for name in ("seed", "start_position", "workers", "cache_mb"):
+        if getattr(settings, name) < 0:
+            raise InputError(f"{name} must not be negative: {getattr(settings, name)}")
+    if settings.global_batch % settings.ranks:
+        raise InputError(
+            f"global_batch {settings.global_batch} does not divide by {settings.ranks} ranks. "
+            f"Try {math.ceil(settings.global_batch / settings.ranks) * settings.ranks}"
+        )
+    if not 0 <= settings.rank < settings.ranks:
+        raise InputError(f"rank {settings.rank} is not one of 0 to {settings.ranks - 1}")
+    if settings.passes is not None and steps is not None:
+        raise InputError("passes and steps both say when the loader ends. Give one")
+    if settings.passes is not None and settings.passes < 1:
+        raise InputError(f"passes must be at least 1, not {settings.passes}")
+
+
+def _stop_position(settings: LoaderSettings, rows: int, steps: int | None) -> int | None:
+    if steps is not None:
+        return settings.start_position + steps * settings.global_batch
+    return None if settings.passes is None else max(settings.start_position, settings.passes * rows)

@@ -1,0 +1,36 @@
+"""What is wrong with one sample, and where: the record that travels from a worker to the quarantine file.
+
+A sample is broken when its own bytes are: an image that cannot be decoded, a json that cannot be read, a transform that
+refuses it. A shard that is gone or cut is no broken sample, and neither is a fault in a program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmzoo.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One broken sample. `offset`: of the faulty member, in bytes into the shard."""
+
+    source: str
+    shard: str
+    key: str
+    offset: int
+    reason: str
+
+    @property
+    def where(self) -> str:
+        """Source, shard, key and byte offset, for messages."""
+        return f"source {self.source}, shard {self.shard}, key {self.key}, offset {self.offset}"
+
+
+class BrokenSampleError(InputError):
+    """A sample cannot be read: `fault` says which and why."""
+
+    def __init__(self, fault: Fault, folder: Path) -> None:
+        super().__init__(f"{fault.where}: {fault.reason}. Check with: mmzoo data lint {folder}")
+        self.fault = fault

@@ -59,7 +59,10 @@ def test_every_step_is_explained_as_it_was_seen(run, capsys, shards):
         assert [(sample["batch"], sample["slot"]) for sample in samples] == [(n // 4, n % 4) for n in range(len(ids))]
         for sample in samples:
             row = index.find(sample["key"])
-            assert (sample["shard"], sample["offset"]) == (index.place(row, "image")[0].name, index.place(row, "image")[1])
+            assert (sample["shard"], sample["offset"]) == (
+                index.place(row, "image")[0].name,
+                index.place(row, "image")[1],
+            )
             with (shards / sample["shard"]).open("rb") as file:
                 file.seek(sample["offset"])
                 assert file.read(8) == b"\x89PNG\r\n\x1a\n"

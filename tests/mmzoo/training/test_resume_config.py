@@ -45,7 +45,7 @@ def shown(capsys):
 
 
 def test_command_line_over_file_over_checkpoint(begun, capsys):
-    config, run = begun
+    _, run = begun
     later = run.parent / "later.yaml"
     later.write_text("trainer: {max_steps: 6}\ncheckpoint: {keep: 7}\n")
     assert fit(run, "-c", str(later), "--ckpt_path", "last", "--checkpoint.keep", "5") == 0
@@ -57,7 +57,9 @@ def test_command_line_over_file_over_checkpoint(begun, capsys):
     assert now["data"]["init_args"]["global_batch"] == 4
     expected = {"trainer.max_steps": ("4", "6"), "checkpoint.keep": ("20", "5")}
     assert shown(capsys) == expected
-    recorded = {key: (str(old), str(new)) for key, old, new in json.loads((run / "run.json").read_text())["changed_settings"]}
+    recorded = {
+        key: (str(old), str(new)) for key, old, new in json.loads((run / "run.json").read_text())["changed_settings"]
+    }
     assert recorded == expected
 
 
@@ -131,7 +133,11 @@ def test_last_without_a_run_means_the_only_one(begun, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"needs to know the run. Add --run runs/NAME"):
         find_checkpoint("last", None, None)
     shutil.copytree(run, tmp_path / "runs" / "tiny-20260101-000000", symlinks=True)
-    assert find_checkpoint("best", None, "configs/tiny.yaml").parts[1:] == ("tiny-20260101-000000", "checkpoints", "best")
+    assert find_checkpoint("best", None, "configs/tiny.yaml").parts[1:] == (
+        "tiny-20260101-000000",
+        "checkpoints",
+        "best",
+    )
     assert find_checkpoint("last", None, None).is_dir()
     with pytest.raises(InputError, match="needs to know the run"):
         find_checkpoint("last", None, "other.yaml")

@@ -16,11 +16,12 @@ endif
 IMAGES ?=
 OUT ?= runs/demo
 
-.PHONY: help setup demo test check bench wheel clean
+.PHONY: help setup demo test test-slow check bench wheel clean
 
 help:
 	@echo "make demo                  train, measure, reload; report in runs/demo/report.html (IMAGES=folder: on your own)"
-	@echo "make test                  the whole test suite"
+	@echo "make test                  the test suite, without the long runs"
+	@echo "make test-slow             the long runs: ten random kills and what else is marked slow"
 	@echo "make check                 ruff, pyright, import contracts"
 	@echo "make bench                 ours against its peers, interleaved; figures in runs/bench (BENCH=startup: one of them)"
 	@echo "make wheel                 dist/*.whl"
@@ -41,6 +42,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	@$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

@@ -24,9 +24,8 @@ class LoaderSettings:
     `index`: the shard folder. `global_batch`: samples a step over all ranks; it must divide by `ranks`. `passes`: how
     often to read the rows, then end with a short batch (None: for ever, or `steps`). `start_position`: of the whole
     sequence, all ranks together. `skips`: positions to leave out. `cache_mb`: MiB of decoded images kept on this rank,
-    shared out among its workers.
-    `background`: see DecodeRules. `pin_memory`: for copies to a GPU. `budget`: how many broken samples to leave out
-    before giving up. `quarantine`: the file that lists them (None: no list).
+    shared out among its workers. `background`: see DecodeRules. `pin_memory`: for copies to a GPU. `budget`: how many
+    broken samples to leave out before giving up. `quarantine`: the file that lists them (None: no list).
     """
 
     index: Path | str

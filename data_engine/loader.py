@@ -173,13 +173,13 @@ def _stack(key: str, values: list[Any]) -> torch.Tensor | list[str]:
     return torch.from_numpy(np.stack(values))
 
 
-def _start_worker(number: int) -> None:
-    """Keeps what the worker inherits shared: the first full garbage collection would write to every object of it.
+def _start_worker(number: int) -> None:  # noqa: ARG001 - DataLoader hands it over
+    """Leaves stops to the main process, and keeps shared what the worker inherits.
 
-    And leaves signals to the main process, which decides when to stop.
+    The first full garbage collection would write to every object of that.
     """
+    leave_signals_to_the_parent()
     gc.freeze()
-    leave_signals_to_the_parent(number)
 
 
 def _already_collated(batch: Any) -> Any:

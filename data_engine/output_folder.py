@@ -44,9 +44,9 @@ def check_output(folder: Path, overwrite: bool) -> None:
 def replaced_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Gives an empty folder to build in; on success it becomes `folder`, on any error nothing of it remains."""
     folder = folder.resolve()
-    check_output(folder, overwrite)
     existing = next(parent for parent in folder.parents if parent.is_dir())
     _sweep(existing, folder)
+    check_output(folder, overwrite)
     building = existing / f".{folder.name}.building-{os.getpid()}"
     try:
         building.mkdir()

@@ -1,6 +1,6 @@
 """Ranges of the virtual sequence that training leaves out, such as the data of a loss spike.
 
-A skip is (start, stop): the positions start, ..., stop - 1 are never read. Skips are sorted and do not touch each other.
+A skip is (start, stop): the positions start, ..., stop - 1 are never read. Skips are sorted and lie apart.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Stretch:
 
     `position`: where their data begins. `batch_in_epoch`: batches of the training epoch that were consumed before.
     `global_batch`: samples of one batch over all ranks; `accumulate` batches make a step, fewer at an epoch's end.
-    `epoch_batches`: batches of a training epoch. `seed`, `split`, `index`, `identity`: the sequence. `skips`: positions.
+    `epoch_batches`: batches of a training epoch. `seed`, `split`, `index`, `identity`: the sequence, without `skips`.
     """
 
     step: int
@@ -83,9 +83,7 @@ def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Stretch]:
     try:
         return [Stretch(**{**row, "skips": merged(row["skips"])}) for row in rows]
     except (TypeError, KeyError, ValueError) as fault:
-        raise InputError(
-            f"the record of the data steps cannot be read ({fault}). Use the mmzoo that wrote it"
-        ) from None
+        raise InputError(f"the record of data steps cannot be read ({fault}). Use the mmzoo that wrote it") from None
 
 
 def continued(history: Sequence[Stretch], new: Stretch) -> list[Stretch]:

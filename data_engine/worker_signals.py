@@ -11,8 +11,8 @@ import signal
 import threading
 
 
-def leave_signals_to_the_parent(_worker: int) -> None:
-    """For DataLoader's `worker_init_fn`: ignores SIGINT, and SIGTERM unless the parent sent it.
+def leave_signals_to_the_parent() -> None:
+    """Called in a worker when it starts: ignores SIGINT, and SIGTERM unless the parent sent it.
 
     A worker whose parent has died notices that by itself (torch's watchdog).
     """

@@ -123,7 +123,7 @@ def finished(checkpoints: Path) -> list[Path]:
 
 
 def by_age(checkpoints: Path) -> list[Path]:
-    """The finished checkpoints in a folder, the last saved one last (a resume may have gone back to an earlier step)."""
+    """The finished checkpoints in a folder, the last saved one last (a resume may go back to an earlier step)."""
     return sorted(finished(checkpoints), key=lambda path: (_saved(path), path.name))
 
 

@@ -185,17 +185,17 @@ class ShardData(LightningDataModule):
             quarantine=self._quarantine_file(),
         )
 
-    def _quarantine_file(self) -> Path | None:
-        """Where broken samples are listed; nowhere without a run, or in one that leaves no files."""
-        if self.trainer is None or is_trial(self.trainer):
-            return None
-        return Path(self.trainer.default_root_dir) / QUARANTINE_FILE
-
     def decode_rules(self) -> DecodeRules:
         """How images of this data are decoded."""
         from data_engine.decode import DecodeRules
 
         return DecodeRules(background=self.background, fast=True)
+
+    def _quarantine_file(self) -> Path | None:
+        """Where broken samples are listed; nowhere without a run, or in one that leaves no files."""
+        if self.trainer is None or is_trial(self.trainer):
+            return None
+        return Path(self.trainer.default_root_dir) / QUARANTINE_FILE
 
     def train_dataloader(self) -> TrainStream:
         """Built after the data state was restored, so it starts at `position`."""
@@ -266,11 +266,8 @@ class ShardData(LightningDataModule):
 
         Called after `load_data_state`. InputError: a step that the checkpoint is already behind.
         """
-        if (
-            ranges
-            and self.history
-            and (self.history[-1].seed, self.history[-1].identity) != (self.seed, self.identity())
-        ):
+        now = self.seed, self._note_order()["identity"]
+        if ranges and self.history and (self.history[-1].seed, self.history[-1].identity) != now:
             raise InputError("--skip_steps speaks of the old data order, which a change of seed or shards has ended.")
         found = [skip_range(self.history, first, last) for first, last in ranges]
         for (first, last), (start, _) in zip(ranges, found, strict=True):
@@ -287,8 +284,8 @@ class ShardData(LightningDataModule):
             "schema": SCHEMA,
             "position": self.position,
             "seed": self.seed,
-            **self._note_order(),
             "global_batch": self.global_batch,
+            **self._note_order(),
             "skips": self.skips,
             "history": as_json(self.history),
         }
@@ -323,6 +320,11 @@ class ShardData(LightningDataModule):
                 raise InputError(
                     f"{problem} Set it back, start anew with --init_from, or consent with --allow_changes {name}."
                 )
+        if not changed.keys() & {"seed", "shards"} and state["ledger"] != self._note_order()["ledger"]:
+            raise InputError(
+                "the checkpoint's samples stood in another order than this mmzoo gives them, so its position means "
+                "nothing. Resume with the mmzoo that wrote it, or start anew with --init_from."
+            )
         self.position = int(state["position"])
         self.skips = merged(state.get("skips", ()))
         self.history = from_json(state.get("history", ()))
@@ -333,17 +335,13 @@ class ShardData(LightningDataModule):
 
     def _changes(self, state: dict[str, Any]) -> dict[str, str]:
         found = {}
-        order = self._note_order()
-        if state["identity"] != order["identity"]:
-            found["shards"] = f"the shards in {self.index_folder} are not those of the checkpoint."
+        if state["identity"] != self._note_order()["identity"]:
+            found["shards"] = (
+                f"the shards in {self.index_folder} are not those of the checkpoint, so its position means nothing."
+            )
         if state["seed"] != self.seed:
             found["seed"] = (
                 f"data.init_args.seed is {self.seed}, the checkpoint was trained with {state['seed']}: another order."
-            )
-        if not found and state["ledger"] != order["ledger"]:
-            raise InputError(
-                "the checkpoint's samples stood in another order than this mmzoo gives them, so its position means "
-                "nothing. Resume with the mmzoo that wrote it, or start anew with --init_from."
             )
         if (before := state.get("global_batch", self.global_batch)) != self.global_batch:
             found["global_batch"] = (

@@ -1,7 +1,7 @@
 """Moves the data position forward, one optimiser step at a time, and keeps the record of it in the run folder.
 
-`data_steps.json` lets `mmzoo data why` tell which samples any step consumed; a line is added only where a resume changed
-something, so its size does not grow with the steps.
+`data_steps.json` lets `mmzoo data why` tell which samples any step consumed. An entry is added only where a resume
+changed something, so its size does not grow with the steps.
 """
 
 # ruff: noqa: ARG002 - a hook of Lightning is handed more than it needs

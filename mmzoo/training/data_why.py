@@ -62,9 +62,7 @@ def read_history(folder: Path) -> list[Stretch]:
                 return from_json(read(json.loads(file.read_text(encoding="utf-8"))))
             except (ValueError, KeyError, TypeError) as fault:
                 raise InputError(f"{file} cannot be read ({fault}). Try a checkpoint folder of the run") from None
-    raise InputError(
-        f"{folder} has no {DATA_STEPS_FILE}: it is no run of `mmzoo fit`, or one that never began to train"
-    )
+    raise InputError(f"{folder} has no {DATA_STEPS_FILE}: no run of `mmzoo fit`, or one that never began to train")
 
 
 def open_index(stretch: Stretch, moved_to: Path | None) -> ShardIndex:

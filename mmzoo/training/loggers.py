@@ -84,14 +84,14 @@ class MetricsCsv(Logger):
         """Nothing: a row is written when the next step begins, so that training and validation values share it."""
 
     @rank_zero_only
-    def keep(self, metrics: Mapping[str, Any]) -> None:
-        """Adds values to the row of this step and writes it now, though more may come: a checkpoint is about to be saved.
+    def keep(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Adds values to the row of this step and writes it now, though more may come: a checkpoint is due.
 
         A run that is killed after that save and resumed from it would miss the row otherwise.
         """
         if metrics:
             values = {name: v.item() if isinstance(v, Tensor) else v for name, v in metrics.items()}
-            self.log_metrics(values)
+            self.log_metrics(values, step)
         self._write([*self._waiting, self._row], final=False)
 
     @rank_zero_only

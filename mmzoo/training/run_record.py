@@ -1,7 +1,7 @@
 """The run folder: its name, the config of every start, and `run.json`: what was run, on what, how it ended.
 
-runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  data_steps.json  metrics.csv  tensorboard/  images/
-             checkpoints/  earlier/  quarantine.jsonl (broken samples, when there are any)
+runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  images/  checkpoints/  earlier/
+             data_steps.json (what each step consumed)  quarantine.jsonl (broken samples, when there are any)
 """
 
 from __future__ import annotations

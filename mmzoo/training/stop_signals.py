@@ -24,8 +24,8 @@ EXIT_SIGINT, EXIT_SIGTERM = 128 + signal.SIGINT, 128 + signal.SIGTERM
 class StopOnSignal(Callback):
     """Turns SIGTERM or one SIGINT into a stop at the next step that all ranks agree on; FolderCheckpoint saves there.
 
-    `stopping`: the signal that all ranks agreed to stop for, or None. A second SIGINT stops at once (KeyboardInterrupt);
-    what was saved before stays whole. A signal during validation is obeyed when validation has ended.
+    `stopping`: the signal that all ranks agreed on, or None. A second SIGINT stops at once (KeyboardInterrupt) and
+    leaves whole what was saved before. A signal during validation is obeyed when validation has ended.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -272,3 +273,23 @@ def test_commands_do_not_need_torch(tmp_path, image_folder):
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_killed_builds_left_is_swept_but_a_running_one_is_left_alone(tmp_path, image_folder):
+    source, output = image_folder(6), tmp_path / "shards"
+    dead, running, other = (tmp_path / f".shards.building-{name}" for name in ("1", "3", "mine"))
+    for folder in (dead, running, other):
+        folder.mkdir()
+        (folder / "shard-000000.tar").write_bytes(b"half")
+    lock = os.open(running, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    build_image_shards(BuildSettings(source, output))
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "shards", running.name, other.name}
+    os.close(lock)
+    # Killed after the old shards were moved aside: they come back, and an overwriting build replaces them as usual.
+    output.rename(tmp_path / ".shards.building-2.old")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        build_image_shards(BuildSettings(source, output))
+    assert (output / "index" / "index.json").is_file()
+    build_image_shards(BuildSettings(source, output, overwrite=True))
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "shards", other.name}

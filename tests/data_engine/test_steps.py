@@ -1,6 +1,7 @@
 """Positions of steps and skips against plain loops that count one by one."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -29,15 +30,15 @@ def test_skipped_positions_are_left_out(given_ranges, start, count):
     expected = kept(start, count, given_ranges)
     assert next_positions(start, count, skips) == expected
     assert advance(start, count, skips) == expected[-1] + 1
-    assert all(earlier[1] < later[0] for earlier, later in zip(skips, skips[1:], strict=False))
+    assert all(earlier[1] < later[0] for earlier, later in pairwise(skips))
 
 
 def stretch(**changes):
-    values = dict(
+    plain = Stretch(
         step=0, position=0, batch_in_epoch=0, global_batch=4, accumulate=1, epoch_batches=3, ranks=1, seed=0,
         split="train", index="/shards", identity="x",
     )  # fmt: skip
-    return Stretch(**{**values, **changes})
+    return dataclasses.replace(plain, **changes)
 
 
 def simulated(given_stretch, steps):

@@ -41,7 +41,7 @@ def test_their_parent_can_still_end_them(shard_folder):
     batches = iter(loader)
     next(batches)
     (worker,) = multiprocessing.active_children()
+    worker.terminate()
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
-        worker.terminate()
         list(batches)
     assert worker.exitcode == 0

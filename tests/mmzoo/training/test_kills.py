@@ -61,7 +61,7 @@ def check_whole(killed, unbroken):
     assert stream(killed) == stream(unbroken)
     assert table(killed) == table(unbroken)
     assert same_checkpoints(killed / "checkpoints/last", unbroken / "checkpoints/last")
-    assert not [path for path in killed.rglob(".*")], "leftovers"
+    assert not list(killed.rglob(".*")), "leftovers"
 
 
 def kill_somewhere(config, folder, chance):

@@ -231,7 +231,7 @@ def test_our_own_fault_keeps_its_trace_and_is_recorded(config, tmp_path):
 @pytest.mark.parametrize("part", ["lightning.pytorch.Trainer.save_checkpoint", "mmzoo.training.rng_state.save"])
 @pytest.mark.parametrize("save", [2, 4])
 def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch, capsys, part, save):
-    """In the middle of a run (its step 6) the checkpoint is left out; the last one (step 8) the run cannot do without."""
+    """In the middle of a run (its step 6) the checkpoint is left out; the last one (step 8) may not be missing."""
     calls, real = [], resolve_name(part)
 
     def full_at_that_save(*arguments):

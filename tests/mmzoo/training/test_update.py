@@ -140,3 +140,30 @@ def test_losses_add_up_only_with_their_like():
     assert float((one + one).total) == 3
     with pytest.raises(ValueError, match="do not add up"):
         one + WeightedLoss.of(LossSum(torch.tensor(6.0), 2), "b")
+
+
+def test_what_was_computed_in_float32_gets_its_gradient_in_float32():
+    """The backward pass runs outside of autocast, or its products would be rounded to bfloat16."""
+
+    class Exact(Labels):
+        def losses(self, batch, turn):
+            with torch.autocast("cpu", enabled=False):
+                return super().losses(batch, turn)
+
+    batches = [joined(label_batches())]
+    mixed, _ = trained(Exact(), batches, precision="bf16-mixed")
+    torch.testing.assert_close(flat(mixed.gradients), flat(trained(Labels(), batches)[0].gradients))
+
+
+def test_gradients_are_made_for_the_parameters_whose_turn_it_is():
+    seen = {}
+
+    class Watched(Gan):
+        def losses(self, batch, turn):
+            seen[turn] = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+            return super().losses(batch, turn)
+
+    module, _ = trained(Watched(), gan_batches(1))
+    assert {name.split(".")[0] for name in seen["generator"]} == {"generator"}
+    assert {name.split(".")[0] for name in seen["critic"]} == {"critic"}
+    assert all(parameter.requires_grad for parameter in module.parameters())

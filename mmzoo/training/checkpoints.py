@@ -8,7 +8,6 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -238,22 +237,11 @@ class FolderCheckpoint(Checkpoint):
             raise NoSpaceError(f"no room for {place}: {reason}. Free space, or lower checkpoint.keep.")
 
 
-def resume(
-    trainer: Trainer,
-    module: LightningModule,
-    data: LightningDataModule | None,
-    checkpoint: Path,
-    allowed: Collection[str] = (),
-    skipped_steps: Collection[tuple[int, int]] = (),
-) -> None:
+def resume(trainer: Trainer, module: LightningModule, data: LightningDataModule | None, checkpoint: Path) -> None:
     """Trains on from a verified checkpoint folder as if there had been no interruption (same number of ranks).
 
-    `allowed`: what of the data may differ from the checkpoint's, see ShardData.load_data_state. `skipped_steps`: first
-    and last of the steps whose data is left out.
+    The data module has loaded `read_data_state(checkpoint)` before.
     """
-    if isinstance(data, ShardData):
-        data.load_data_state(read_data_state(checkpoint), allowed)
-        data.skip_steps(skipped_steps)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, FolderCheckpoint):
             callback.resumed_from = checkpoint

@@ -18,7 +18,7 @@ from mmzoo.durable_files import NoSpaceError
 from mmzoo.errors import InputError
 from mmzoo.training import resume_config, run_record
 from mmzoo.training.checkpoint_folder import LAST, TRAINER_FILE, read_seal, resolve_checkpoint, sweep
-from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, resume
+from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, read_data_state, resume
 from mmzoo.training.config_check import Section, load_class
 from mmzoo.training.data_module import CONSENT, ShardData
 from mmzoo.training.data_state import DataPosition
@@ -221,6 +221,12 @@ class ZooCLI(LightningCLI):
             initialise_from(self.model, init_from)
         if self.verb == "fit":
             self._get(self.config_init, "speed").apply(self.model.model)
+        if self.checkpoint is not None and self.verb == "fit":
+            # Here, so that a refused resume leaves the run folder as it was.
+            allowed = resume_config.consents(self._get(self.config, "allow_changes"), CONSENT)
+            skipped = resume_config.step_ranges(self._get(self.config, "skip_steps"))
+            self.datamodule.load_data_state(read_data_state(self.checkpoint), allowed)
+            self.datamodule.skip_steps(skipped)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs the verb between the start and the end of its run record."""
@@ -285,9 +291,7 @@ class ZooCLI(LightningCLI):
         if self.checkpoint is None:
             self.trainer.fit(model, datamodule=datamodule)
         else:
-            consents = resume_config.consents(self._get(self.config, "allow_changes"), CONSENT)
-            skipped = resume_config.step_ranges(self._get(self.config, "skip_steps"))
-            resume(self.trainer, model, datamodule, self.checkpoint, consents, skipped)
+            resume(self.trainer, model, datamodule, self.checkpoint)
 
     def validate(self, model: ZooModule, datamodule: ShardData, ckpt_path: str | None = None) -> None:  # noqa: ARG002
         """Measures on the validation split; the metrics go to stdout as one JSON document."""

@@ -120,6 +120,7 @@ def test_mistakes_are_one_line(begun, capsys, flags, words):
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mmzoo: ")]
     assert len(told) == 1
     assert words in told[0]
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"  # that of the earlier start
 
 
 def test_resume_options_without_a_resume_are_refused(config, tmp_path, capsys):

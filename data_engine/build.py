@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from data_engine.decode import quiet_pillow
 from data_engine.image_shards import DEFAULT_VAL_FRACTION, BuildSettings, BuildSummary, build_image_shards
 from data_engine.output_folder import REJECTED_FILE
-from mmzoo.errors import EXIT_OK, InputError
+from mmzoo.errors import EXIT_OK, CommandParser, InputError
 
 __all__ = ["BuildSettings", "BuildSummary", "build_image_shards", "byte_size", "main", "summary_text"]
 
@@ -50,8 +49,8 @@ def summary_text(summary: BuildSummary) -> str:
     return "\n".join(lines)
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+def _parser(prog: str) -> CommandParser:
+    parser = CommandParser(prog=prog, description=__doc__)
     add = parser.add_argument
     add("kind", choices=["images"], help="what the files are")
     add("source", type=Path, metavar="SRC", help="folder of images, at any depth")

@@ -186,6 +186,9 @@ def _split(
     if pattern and not any(pattern.search(path) for path in paths):
         raise InputError(f"--group {settings.group!r} matches no image path, for example not {paths[0]!r}")
     groups = [group_of(path, pattern) for path in paths]
+    if pattern is None and listed is None:  # copies of a picture go where the first one goes; else they would leak
+        first: dict[str, str] = {}
+        groups = [first.setdefault(image.sha256, group) for image, group in zip(collected.images, groups, strict=True)]
     by_hash = listed is None
     splits = split_by_hash(groups, _val_fraction(settings)) if by_hash else split_by_file(paths, listed, files)
     return splits, check_leaks(paths, groups, [image.sha256 for image in collected.images], splits)

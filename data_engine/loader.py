@@ -18,7 +18,7 @@ from data_engine.batch_plan import BatchPlan, LoaderSettings, PlannedBatches, Sl
 from data_engine.broken_samples import BrokenSampleError
 from data_engine.decode import DecodeRules, load_jpeg_decoder
 from data_engine.index import SamplePlace, ShardIndex
-from data_engine.ledger import sample_generator
+from data_engine.ledger import SampleRandomness
 from data_engine.quarantine import BrokenSample, Quarantine
 from data_engine.reader import ShardReader
 from data_engine.records import RESERVED_BATCH_KEYS, Sample
@@ -49,7 +49,7 @@ class PositionDataset(Dataset[Batch]):
     def __init__(self, reader: ShardReader, transform: Transform, settings: LoaderSettings) -> None:
         self.reader = reader
         self.transform = transform
-        self.seed = settings.seed
+        self.randomness = SampleRandomness(settings.seed)
         self.split = settings.split
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class PositionDataset(Dataset[Batch]):
         position, epoch, row = slot
         sample = self.reader.sample(row, place)
         try:
-            values = self.transform(sample, sample_generator(self.seed, epoch, position))
+            values = self.transform(sample, self.randomness.at(epoch, position))
         except InputError as mistake:
             fault = self.reader.fault(row, "image", str(mistake))
             raise BrokenSampleError(fault, self.reader.index.folder) from None
@@ -122,10 +122,10 @@ class ShardLoader(DataLoader[Batch]):
 def make_loader(settings: LoaderSettings, transform: Transform, steps: int | None = None) -> DataLoader[Batch]:
     """The loader of one rank; its batches are described in records.py.
 
-    `transform(sample, random)` gets a Sample and a generator that depends on (seed, epoch, position) only, and returns
-    arrays, tensors, numbers or strings; InputError from it refuses the sample. `steps`: number of batches; with neither
-    steps nor passes the loader is endless. A batch holds global_batch / ranks samples. It is shorter, even empty, where
-    samples are broken, and at the end of `passes`.
+    `transform(sample, random)` gets a Sample and a generator that depends on (seed, epoch, position) only and is good
+    for this call. It returns arrays, tensors, numbers or strings, and raises InputError to refuse the sample. `steps`:
+    number of batches; with neither steps nor passes the loader is endless. A batch holds global_batch / ranks samples.
+    It is shorter, even empty, where samples are broken, and at the end of `passes`.
     InputError: no such split, an empty one, a global batch that does not divide by the ranks, the error budget spent.
     """
     check_settings(settings, steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -19,7 +18,7 @@ from data_engine.decode import quiet_pillow
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
-from mmzoo.errors import EXIT_FAULT, EXIT_OK, InputError, nearest
+from mmzoo.errors import EXIT_FAULT, EXIT_OK, CommandParser, InputError, nearest
 
 FIRST_KEYS = 5
 SUGGESTED_FROM = 5000  # keys among which a misspelt one is looked for
@@ -96,7 +95,7 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 def inspect(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data inspect FOLDER`."""
-    parser = argparse.ArgumentParser(prog=prog, description="Show what a shard folder holds.")
+    parser = CommandParser(prog=prog, description="Show what a shard folder holds.")
     parser.add_argument("folder", type=Path, help="folder that `mmzoo data build` wrote")
     parser.add_argument("--sample", metavar="KEY", help="print the json of one sample instead")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="with --sample: write its decoded image there")
@@ -116,7 +115,7 @@ def inspect(argv: Sequence[str], prog: str) -> int:
 
 def lint(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data lint FOLDER`: exit code 0 when all is sound, 1 when something was found."""
-    parser = argparse.ArgumentParser(prog=prog, description="Prove that every sample of a shard folder is sound.")
+    parser = CommandParser(prog=prog, description="Prove that every sample of a shard folder is sound.")
     parser.add_argument("folder", type=Path, help="folder of shards")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     given = parser.parse_args(argv)

@@ -49,7 +49,8 @@ def split_by_hash(groups: Sequence[str], val_fraction: float) -> list[str]:
     if 0 < val_fraction < 1:
         if len(ranks) < 2:
             raise InputError(
-                f"all images belong to one group ({groups[0]!r}), so they cannot be split. Give --val-fraction 0"
+                f"all images are copies or of one group ({groups[0]!r}), so they cannot be split into train and val. "
+                f"Add other images, or give --val-fraction 0"
             )
         by_rank = sorted(ranks, key=lambda group: (ranks[group], group))
         chosen = (chosen or {by_rank[0]}) if len(chosen) < len(ranks) else chosen - {by_rank[-1]}

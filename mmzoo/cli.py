@@ -60,6 +60,11 @@ def help_text(verbs: dict[str, Command]) -> str:
     )
 
 
+def group_of(word: str, verbs: dict[str, Command]) -> dict[str, Command]:
+    """The verbs of two words that start with this one, e.g. "data"."""
+    return {name: command for name, command in verbs.items() if name.startswith(f"{word} ")}
+
+
 def split_verb(arguments: Sequence[str], verbs: dict[str, Command]) -> tuple[str, list[str]]:
     """The verb (one or two words) at the start of the arguments, and what follows it."""
     for words in (2, 1):
@@ -67,10 +72,10 @@ def split_verb(arguments: Sequence[str], verbs: dict[str, Command]) -> tuple[str
         if len(arguments) >= words and verb in verbs:
             return verb, list(arguments[words:])
     first = arguments[0]
-    second_words = [verb.split()[1] for verb in verbs if verb.startswith(f"{first} ")]
+    second_words = [verb.split()[1] for verb in group_of(first, verbs)]
     if second_words:
         given = arguments[1] if len(arguments) > 1 else ""
-        if given in ("", "-h", "--help"):
+        if given == "":
             raise InputError(
                 f"`mmzoo {first}` needs one of: {', '.join(second_words)}. Try: mmzoo {first} {second_words[0]} --help"
             )
@@ -86,6 +91,9 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_OK if arguments else EXIT_USER_INPUT
     if arguments[0] == "--version":
         sys.stdout.write(f"mmzoo {__version__}\n")
+        return EXIT_OK
+    if arguments[1:2] in (["-h"], ["--help"]) and (group := group_of(arguments[0], verbs)):
+        sys.stdout.write(help_text(group))
         return EXIT_OK
     verb, rest = split_verb(arguments, verbs)
     return load_object(verbs[verb].target)(rest, f"mmzoo {verb}") or EXIT_OK

@@ -5,7 +5,6 @@ The front door prepares the folder and runs the verbs; what is shown is the fami
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from mmzoo.errors import EXIT_FAULT, EXIT_OK, EXIT_USER_INPUT, InputError
+from mmzoo.errors import EXIT_FAULT, EXIT_OK, EXIT_USER_INPUT, CommandParser, InputError
 from mmzoo.families import Family, find_families, get_family, load_object
 
 #: Its presence says that everything beside it was made by a demo and may be made again.
@@ -58,7 +57,7 @@ class Demo:
 
 def main(argv: list[str], prog: str) -> int:
     """`mmzoo demo [FAMILY] [--images FOLDER] [--out FOLDER]`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=prog, description="Train, measure and reload a small model in minutes; writes OUT/report.html."
     )
     parser.add_argument("family", nargs="?", help="default: the first family that has a demo")
@@ -75,13 +74,18 @@ def main(argv: list[str], prog: str) -> int:
             raise InputError(f"there is no folder {images}. Give the folder that holds the images.")
         if arguments.out.resolve() in (images.resolve(), *images.resolve().parents):
             raise InputError(f"--out {arguments.out} holds the images themselves. Name another folder.")
-    prepare_folder(arguments.out)
+    earlier = prepare_folder(arguments.out)
     demo = Demo(family, images, arguments.out, arguments.steps, shlex.join([*prog.split(), *argv]))
     try:
         report = load_object(family.demo or "")(demo)
-    except RuntimeError as fault:
+    except (InputError, KeyboardInterrupt):
+        put_back(arguments.out, earlier)
+        raise
+    except RuntimeError as fault:  # what it left is kept: it shows what went wrong
         sys.stderr.write(f"{prog}: {fault}\n")
         return EXIT_FAULT
+    if (earlier / MARKER).is_file():
+        shutil.rmtree(earlier)
     sys.stderr.write(f"\nreport: {report}\n")
     return EXIT_OK
 
@@ -99,14 +103,31 @@ def _with_demo() -> list[str]:
     return [name for name, entry in find_families().items() if entry.family.demo is not None]
 
 
-def prepare_folder(out: Path) -> None:
-    """Makes `out` empty, if it is new, empty, or an earlier demo's; InputError otherwise."""
+def prepare_folder(out: Path) -> Path:
+    """Makes `out` empty, if it is new, empty, or an earlier demo's; InputError otherwise.
+
+    Returns where the earlier demo waits until the new one has ended well; nothing is there when there was none.
+    """
+    place = out.resolve()
+    earlier = place.with_name(f".{place.name}.earlier")
     try:
         if out.is_dir() and any(out.iterdir()):
             if not (out / MARKER).is_file():
                 raise InputError(f"{out} holds something else. Give --out another folder.")
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
+            if (earlier / MARKER).is_file():  # a demo was killed: what waits is whole, what is here is not
+                shutil.rmtree(place)
+            else:
+                place.rename(earlier)
+        place.mkdir(parents=True, exist_ok=True)
         (out / MARKER).touch()
     except OSError as fault:
         raise InputError(f"{out} cannot be written ({fault.strerror}). Give --out another folder.") from fault
+    return earlier
+
+
+def put_back(out: Path, earlier: Path) -> None:
+    """Removes what an unfinished demo made, and gives the earlier one its place again."""
+    place = out.resolve()
+    shutil.rmtree(place)
+    if (earlier / MARKER).is_file():
+        earlier.rename(place)

@@ -5,14 +5,24 @@ Anything else that is raised is a fault of ours and keeps its stack trace.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 from collections.abc import Iterable
+from typing import NoReturn
 
+NAMES_SHOWN = 20  # a network has hundreds of layers, and a terminal one screen
 EXIT_OK, EXIT_FAULT, EXIT_USER_INPUT = 0, 1, 2
 
 
 class InputError(ValueError):
     """The user's input is wrong. The message says what, where, and what to do next, on one line; the exit code is 2."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse whose refusals are InputErrors: one line, instead of the usage and a line below it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. See: {self.prog} --help")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -23,9 +33,10 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Text to append to an error: " Did you mean 'evotok'?", or the list of known names when nothing is close."""
+    """Text to append to an error: " Did you mean 'evotok'?", or the first known names when nothing is close."""
     known = list(known)
     match = nearest(word, known)
     if match is not None:
         return f" Did you mean {match!r}?"
-    return f" Known: {', '.join(known)}." if known else ""
+    more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
+    return f" Known: {', '.join(known[:NAMES_SHOWN])}{more}." if known else ""

@@ -5,7 +5,6 @@ Nothing here imports torch: a family describes itself by dotted paths, which are
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import json
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from mmzoo.errors import InputError, suggestion
+from mmzoo.errors import CommandParser, InputError, suggestion
 
 ROOMS = ("tokenizers_visual", "vlm", "geospatial")
 SUITE_ROOM = "eval_suites"
@@ -167,6 +166,10 @@ def get_variant(public_id: str) -> tuple[Family, str]:
     """Splits "evotok/siglip2-256" into its family and the variant's printed name."""
     family_name, _, variant = public_id.partition("/")
     family = get_family(family_name)
+    if not variant:
+        raise InputError(
+            f"which {family.name}? Give one of: {', '.join(f'{family.name}/{v}' for v in family.variants)}."
+        )
     known = {_plain(name): name for name in family.variants}
     if _plain(variant) not in known:
         raise InputError(
@@ -194,7 +197,7 @@ def _as_record(entry: FoundFamily) -> dict[str, Any]:
 
 def main(argv: list[str], prog: str) -> int:
     """`mmzoo families`: what is in the zoo, and what is missing in a folder that almost fits."""
-    parser = argparse.ArgumentParser(prog=prog, description="List the model families and their variants.")
+    parser = CommandParser(prog=prog, description="List the model families and their variants.")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args(argv)
     records = [_as_record(entry) for entry in find_families().values()]

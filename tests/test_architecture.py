@@ -85,6 +85,24 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         assert any(line.split("  ")[1:2] == [verb] and command.help in line for line in text.splitlines()), verb
 
 
+def test_a_group_of_verbs_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "data lint" in text
+    assert "models info" not in text
+
+
+@pytest.mark.parametrize(
+    "verb", [verb for verb in cli.all_verbs() if verb not in ("fit", "validate", "test", "predict")]
+)
+def test_unknown_options_are_one_line_that_names_the_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*verb.split(), "--no-such-option"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert output.err.endswith(f"See: mmzoo {verb} --help\n")
+
+
 @pytest.mark.parametrize(
     ("words", "nearest"),
     [(["famlies"], "families"), (["ftt"], "fit"), (["data", "biuld"], "build"), (["recnstruct"], "reconstruct")],

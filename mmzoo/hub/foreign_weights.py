@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,22 @@ def read_weights(file: Path) -> dict[str, Any]:
     InputError: no such file, damaged, no tensors in it, or values that are not a number (NaN).
     """
     if not file.is_file():
-        raise InputError(f"there is no weights file {file}.")
+        raise InputError(f"there is no weights file {file}. Give a .safetensors, .pt or .pth file.")
     content = _read(file)
     if not isinstance(content, Mapping):
-        raise InputError(f"{file} holds no dictionary of tensors.")
+        raise InputError(f"{file} holds no dictionary of tensors. Save the plain state_dict of the model.")
     state, place = _state_of(content, file)
     others = [f"{name} ({type(value).__name__})" for name, value in state.items() if not _is_tensor(value)]
     if others:
         raise InputError(
             f"{file}{place} holds other things than tensors: {_some(others)}. Save the plain state_dict of the model."
         )
+    odd = [repr(name) for name in state if not isinstance(name, str)]
+    if odd:
+        raise InputError(f"{file}{place} names tensors by other things than text: {_some(odd)}. Save a state_dict.")
+    sparse = [name for name, tensor in state.items() if tensor.layout is not _strided()]
+    if sparse:
+        raise InputError(f"{file}{place} holds sparse tensors: {_some(sparse)}. Save them with .to_dense().")
     refuse_nan(state, f"{file}{place}")
     return dict(state)
 
@@ -50,6 +57,11 @@ def _read(file: Path) -> Any:
             return load_file(file)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as fault:
+        raise InputError(
+            f"{file} cannot be read as weights: it holds more than tensors, or is damaged, and is not unpickled, since "
+            f"that could run code of the file. Save the plain state_dict of the model, at best as .safetensors."
+        ) from fault
     except Exception as fault:  # safetensors, zipfile and pickle each raise their own types for a damaged file
         raise InputError(f"{file} cannot be read as weights ({type(fault).__name__}). Is it complete?") from fault
 
@@ -72,6 +84,12 @@ def _kind(value: Any) -> str:
     if value is None:
         return "None"
     return f"an empty {type(value).__name__}" if isinstance(value, Mapping) else f"of type {type(value).__name__}"
+
+
+def _strided() -> Any:
+    import torch
+
+    return torch.strided
 
 
 def _is_tensor(value: Any) -> bool:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from mmzoo.families import Family, get_family, get_variant, load_object
-from mmzoo.hub.source import model_folder, read_model_type
+from mmzoo.errors import CommandParser, InputError, suggestion
+from mmzoo.families import Family, find_families, get_family, get_variant, load_object
+from mmzoo.hub.source import load_config, model_folder, read_model_type
 
 
-def _config(name: str) -> tuple[Family, Any]:
+def _config(name: str) -> tuple[Family, Any, str]:
+    """The family, the configuration, and the name to print: of a variant its one form."""
     if Path(name).expanduser().exists() or name.startswith((".", "/", "~")):
         folder = model_folder(name)
         family = get_family(read_model_type(folder))
-        return family, load_object(family.config).from_pretrained(folder)
+        return family, load_config(load_object(family.config), folder), name
+    if "/" not in name and name not in find_families():
+        raise InputError(
+            f"{name} is neither a folder nor FAMILY/VARIANT.{suggestion(name, find_families())} See: mmzoo families"
+        )
     family, variant = get_variant(name)
-    return family, load_object(family.config)(**family.variants[variant])
+    return family, load_object(family.config)(**family.variants[variant]), f"{family.name}/{variant}"
 
 
 def model_info(name: str) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def model_info(name: str) -> dict[str, Any]:
     """
     import torch
 
-    family, config = _config(name)
+    family, config, printed = _config(name)
     with torch.device("meta"):
         model = load_object(family.model)(config)
     parameters = list(model.parameters())
@@ -39,7 +44,7 @@ def model_info(name: str) -> dict[str, Any]:
     slim = bool(getattr(config, "slim", False))
     layout = None if slim else load_object(family.official).expected_layout(config)
     return {
-        "model": name,
+        "model": printed,
         "family": family.name,
         "parameters": total,
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
@@ -53,7 +58,7 @@ def model_info(name: str) -> dict[str, Any]:
 
 def main(argv: list[str], prog: str) -> int:
     """`mmzoo models info FAMILY/VARIANT|FOLDER [--json]`."""
-    parser = argparse.ArgumentParser(prog=prog, description="Count the parameters of a model, without building it.")
+    parser = CommandParser(prog=prog, description="Count the parameters of a model, without building it.")
     parser.add_argument("model", help="family/variant, or a model folder")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args(argv)

@@ -19,6 +19,7 @@ from mmzoo.hub.weights import Stored, kind_of, stored_tensors, weight_files
 from mmzoo.hub.zoo_file import check_files
 
 NAMES_SHOWN = 5
+SHOWN_OF_A_FAULT = 300  # characters
 #: Options of transformers that would take weights from elsewhere than the folder's safetensors files.
 REFUSED_OPTIONS = ("gguf_file", "state_dict", "subfolder", "variant")
 
@@ -109,11 +110,13 @@ class ZooModel(PreTrainedModel):
         except Exception as fault:
             # transformers and safetensors raise many types for a damaged or incomplete folder; each is the folder's
             # fault as long as the folder is named, so they become one line.
-            if isinstance(fault, InputError | MemoryError):
+            if isinstance(fault, MemoryError):
                 raise
-            first_line = str(fault).strip().splitlines()[0] if str(fault).strip() else ""
+            if isinstance(fault, InputError):  # a value that the family's configuration refuses
+                raise InputError(f"{source.name} could not be loaded: {CONFIG_FILE}: {fault}") from fault
             raise InputError(
-                f"{source.name} could not be loaded as {cls.__name__}: {type(fault).__name__} {first_line}"
+                f"{source.name} could not be loaded as {cls.__name__}: {type(fault).__name__}: "
+                f"{' '.join(str(fault).split())[:SHOWN_OF_A_FAULT]}. Fetch or save the model again."
             ) from fault
         model.config.name_or_path = model.name_or_path = source.name
         return model, report

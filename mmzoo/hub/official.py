@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmzoo.durable_files import refused_writes_named, replacing, sha256_of
-from mmzoo.errors import InputError
+from mmzoo.errors import CommandParser, InputError
 from mmzoo.families import get_family, load_object
 from mmzoo.hub.foreign_weights import read_weights, refuse_nan
 
@@ -19,18 +18,20 @@ EXTRA_FILE = "official_extra.safetensors"
 
 
 def _read_config(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise InputError(f"there is no config file {file}. Give the JSON file of the sizes: --config.")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
-        raise InputError(f"{file} cannot be read as a JSON config ({type(fault).__name__}).") from fault
+        raise InputError(f"{file} cannot be read as JSON ({fault}). Give the JSON file of the sizes.") from fault
     if not isinstance(values, dict):
-        raise InputError(f"{file} holds no JSON object.")
+        raise InputError(f"{file} holds a JSON {type(values).__name__}. Give one object: {{name: value}}.")
     return values
 
 
 def import_main(argv: list[str], prog: str) -> int:
     """`mmzoo models import FAMILY --weights FILE --config FILE --out FOLDER`."""
-    parser = argparse.ArgumentParser(prog=prog, description="Turn the authors' checkpoint into a model folder.")
+    parser = CommandParser(prog=prog, description="Turn the authors' checkpoint into a model folder.")
     parser.add_argument("family")
     parser.add_argument("--weights", type=Path, required=True, help=".safetensors, .pt or .pth")
     parser.add_argument("--config", type=Path, required=True, help="JSON of the sizes")
@@ -83,7 +84,7 @@ def _model_of(model_class: Any, config: Any, state: Mapping[str, Any]) -> Any:
 
 def export_main(argv: list[str], prog: str) -> int:
     """`mmzoo models export FOLDER --layout official --out FILE [--overwrite]`."""
-    parser = argparse.ArgumentParser(prog=prog, description="Turn a model folder into the authors' layout.")
+    parser = CommandParser(prog=prog, description="Turn a model folder into the authors' layout.")
     parser.add_argument("folder")
     parser.add_argument("--layout", choices=["official"], default="official")
     parser.add_argument("--out", type=Path, required=True, help=".safetensors, or .pt")
@@ -95,6 +96,8 @@ def export_main(argv: list[str], prog: str) -> int:
     from mmzoo.hub.source import model_folder
 
     folder = model_folder(arguments.folder)
+    if out.resolve().parent == folder.resolve():
+        raise InputError(f"--out {out} lies in the model folder itself, which it would damage. Name another place.")
     model = from_pretrained(folder)
     state = load_object(get_family(model.config.model_type).official).to_official(
         model.state_dict(), model.config, _read_extra(folder)

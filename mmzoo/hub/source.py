@@ -71,6 +71,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     return values
 
 
+def load_config(config_class: Any, folder: Path) -> Any:
+    """The configuration in a model folder; InputError when `config_class` cannot be made of it."""
+    try:
+        return config_class.from_pretrained(folder)
+    except Exception as fault:  # transformers raises many types for a value that it cannot use
+        reason = " ".join(str(fault).split())
+        named = "" if isinstance(fault, InputError) else f"{type(fault).__name__}: "
+        raise InputError(
+            f"{folder / CONFIG_FILE} is no sound {config_class.model_type} config: {named}{reason} "
+            f"Correct it, or fetch or save the model again."
+        ) from fault
+
+
 def read_model_type(folder: Path) -> str:
     """The `model_type` of a model folder."""
     return str(read_config(folder)["model_type"])

@@ -27,6 +27,7 @@ from mmzoo.training.model_record import model_record
 from mmzoo.training.module import ZooModule
 from mmzoo.training.stepping import is_last_update, is_trial, updates, validation_follows
 from mmzoo.training.stop_signals import stopping
+from mmzoo.training.weight_average import published_weights, trained_weights
 
 __all__ = ["FolderCheckpoint", "initialise_from", "read_data_state", "resolve_checkpoint", "resume", "save_checkpoint"]
 
@@ -44,7 +45,8 @@ def save_checkpoint(trainer: Trainer, module: LightningModule, checkpoints: Path
         with refused_writes_named(final):
             if trainer.is_global_zero:
                 temporary.mkdir(parents=True)
-            trainer.save_checkpoint(temporary / layout.TRAINER_FILE)
+            with trained_weights(trainer, module):
+                trainer.save_checkpoint(temporary / layout.TRAINER_FILE)
             if trainer.is_global_zero:
                 rng_state.save(states, temporary / layout.RNG_FILE)
                 _write_rest(trainer, module, temporary)
@@ -86,7 +88,8 @@ def _write_rest(trainer: Trainer, module: LightningModule, folder: Path) -> None
         from mmzoo.hub.save import save_model
 
         record = model_record(trainer, module)
-        save_model(module.model, folder / layout.MODEL_FOLDER, processor=module.processor, record=record)
+        with published_weights(trainer, module):
+            save_model(module.model, folder / layout.MODEL_FOLDER, processor=module.processor, record=record)
 
 
 def read_data_state(folder: Path) -> dict[str, Any]:

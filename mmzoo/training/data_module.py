@@ -18,6 +18,7 @@ from data_engine.skips import Skips, advance, merged
 from data_engine.steps import Stretch, as_json, continued, from_json, skip_range
 from mmzoo.errors import InputError
 from mmzoo.training.stepping import is_trial
+from mmzoo.training.window import Window, accumulation
 
 if TYPE_CHECKING:
     from data_engine.decode import DecodeRules
@@ -32,15 +33,17 @@ Transform = Callable[..., Any]
 
 
 class TrainStream:
-    """`length` batches an epoch from one endless loader; the next epoch goes on where this one stopped.
+    """`length` updates an epoch from one endless loader; the next epoch goes on where this one stopped.
 
+    An update gets one batch, or with `accumulate` > 1 a Window of that many.
     No DataLoader to Lightning: it is neither rebuilt, nor restarted (workers stay warm), nor saved by it. `make` builds
     the loader at the current position when the first batch is asked for.
     """
 
-    def __init__(self, make: Callable[[], Iterable[Any]], length: int) -> None:
+    def __init__(self, make: Callable[[], Iterable[Any]], length: int, accumulate: int = 1) -> None:
         self.make = make
         self.length = length
+        self.accumulate = accumulate
         self.wait_seconds = 0.0  #: time the training loop has stood waiting for batches
         self._batches: Iterator[Any] | None = None
 
@@ -52,7 +55,9 @@ class TrainStream:
             start = time.perf_counter()
             if self._batches is None:
                 self._batches = iter(self.make())
-            batch = next(self._batches)
+            batches = self._batches
+            several = self.accumulate > 1
+            batch = Window(next(batches) for _ in range(self.accumulate)) if several else next(batches)
             self.wait_seconds += time.perf_counter() - start
             yield batch
 
@@ -201,7 +206,12 @@ class ShardData(LightningDataModule):
         rows = len(index.split_rows("train"))
         length = self.steps_per_epoch or max(1, rows // self.global_batch)
         self.loader_settings("train")  # a mistake in them is reported here, before the first step
-        self.stream = TrainStream(lambda: make_loader(self.loader_settings("train"), self.transform, None), length)
+        accumulate = accumulation(self.trainer)
+        self.stream = TrainStream(
+            lambda: make_loader(self.loader_settings("train"), self.transform, None),
+            max(1, length // accumulate),
+            accumulate,
+        )
         return self.stream
 
     def val_dataloader(self) -> Any:
@@ -241,7 +251,7 @@ class ShardData(LightningDataModule):
             batch_in_epoch=batch_in_epoch,
             global_batch=self.global_batch,
             accumulate=accumulate,
-            epoch_batches=len(self.stream) if self.stream else 1,
+            epoch_batches=len(self.stream) * self.stream.accumulate if self.stream else accumulate,
             ranks=ranks,
             seed=self.seed,
             split="train",

@@ -17,11 +17,12 @@ from data_engine.steps import as_json
 from mmzoo.durable_files import refused_writes_named, write_text
 from mmzoo.training.data_module import ShardData
 from mmzoo.training.run_files import DATA_STEPS_FILE
-from mmzoo.training.stepping import accumulation, batches_of_epoch, is_trial, updates
+from mmzoo.training.stepping import batches_of_epoch, is_trial, updates
+from mmzoo.training.window import accumulation, micro_batches
 
 
 class DataPosition(Callback):
-    """Counts batches as consumed when the optimiser has stepped on them; prefetched or half-accumulated ones not."""
+    """Counts batches as consumed when the optimiser has stepped on them; prefetched ones not."""
 
     def __init__(self) -> None:
         self._pending = 0
@@ -32,7 +33,8 @@ class DataPosition(Callback):
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if not isinstance(data, ShardData):
             return
-        data.begin_stretch(self._updates, batches_of_epoch(trainer), accumulation(trainer), trainer.world_size)
+        accumulate = accumulation(trainer)
+        data.begin_stretch(self._updates, batches_of_epoch(trainer) * accumulate, accumulate, trainer.world_size)
         if trainer.is_global_zero and not is_trial(trainer):
             file = Path(trainer.default_root_dir) / DATA_STEPS_FILE
             with refused_writes_named(file):
@@ -41,7 +43,7 @@ class DataPosition(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._pending += 1
+        self._pending += len(micro_batches(batch))
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if updates(trainer) > self._updates and isinstance(data, ShardData):
             data.consume(self._pending)

@@ -14,7 +14,7 @@ from data_engine.index import ShardIndex
 from data_engine.ledger import Ledger, rank_window
 from data_engine.reader import ShardReader
 from data_engine.steps import Stretch, from_json, stretch_of
-from mmzoo.errors import EXIT_OK, InputError
+from mmzoo.errors import EXIT_OK, CommandParser, InputError
 from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
 
 COLUMNS = ("position", "epoch", "batch", "slot", "rank", "place", "shard", "offset", "size", "key", "path")
@@ -119,7 +119,7 @@ def _as_json(step: int, stretch: Stretch, samples: Sequence[ConsumedSample]) -> 
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("run", type=Path, help="run folder of `mmzoo fit`, or one of its checkpoint folders")
     parser.add_argument("--step", type=int, required=True, help="update number, as in metrics.csv")
     parser.add_argument("--index", type=Path, help="where the shards lie now, if they were moved")

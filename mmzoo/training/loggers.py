@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from mmzoo.durable_files import temporary_sibling
-from mmzoo.training.stepping import step_to_log
+from mmzoo.training.stepping import updates
 
 CSV_FILE, TENSORBOARD_FOLDER = "metrics.csv", "tensorboard"
 FIRST_COLUMNS = ("step", "epoch")
@@ -26,7 +26,7 @@ FIRST_COLUMNS = ("step", "epoch")
 
 def step_now(trainer: Trainer | None, step: int | None) -> int:
     """The update that a value belongs to; Lightning hands loggers a count from 0 that stays 0 outside of fit."""
-    return step_to_log(trainer) if trainer is not None else (step or 0)
+    return updates(trainer) if trainer is not None else (step or 0)
 
 
 def values_of_now(trainer: Trainer) -> dict[str, Any]:

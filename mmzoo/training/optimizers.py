@@ -33,6 +33,7 @@ class OptimizerSettings:
     warmup_steps: int = 0  #: linear from lr / warmup_steps
     schedule: Literal["constant", "cosine", "linear"] = "constant"  #: after the warm-up, over the trainer's max_steps
     final_lr_ratio: float = 0.0  #: of cosine and linear, relative to lr
+    fused: bool = False  #: the whole update in one kernel; rounds otherwise than the plain one
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -96,7 +97,7 @@ def build_optimizer(module: nn.Module, settings: OptimizerSettings, max_steps: i
             f"{type(module).__name__} has no trainable parameters. Unfreeze some, or run `mmzoo validate`."
         )
     kind: Callable[..., Optimizer] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
-    optimizer = kind(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+    optimizer = kind(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=settings.fused or None)
     schedule = Schedule(optimizer, learning_rate_factor(settings, max_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

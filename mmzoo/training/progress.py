@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
 from mmzoo.training.data_module import ShardData
-from mmzoo.training.stepping import log_interval, step_to_log, updates
+from mmzoo.training.stepping import log_interval, updates
+from mmzoo.training.window import micro_batches
 
 LINE_SECONDS = 10.0
 
@@ -139,8 +140,8 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._batches += 1
-        if step_to_log(trainer) > updates(trainer) or updates(trainer) % max(1, log_interval(trainer)):
+        self._batches += len(micro_batches(batch))
+        if updates(trainer) % log_interval(trainer):
             return
         data = getattr(trainer, "datamodule", None)
         seconds = time.perf_counter() - self._since - self._outside

@@ -1,6 +1,6 @@
 """The run folder: its name, the config of every start, and `run.json`: what was run, on what, how it ended.
 
-runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  checkpoints/  earlier/
+runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  images/  checkpoints/  earlier/
              data_steps.json (what each step consumed)  quarantine.jsonl (broken samples, when there are any)
 """
 
@@ -31,7 +31,7 @@ from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "jsonargparse", "numpy", "safetensors", "timm")
 #: What a fresh start in a used run folder moves away, so that two trainings never mix.
-OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", RECORD_FILE, DATA_STEPS_FILE, QUARANTINE_FILE)
+OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", "images", RECORD_FILE, DATA_STEPS_FILE, QUARANTINE_FILE)
 
 
 def timestamp() -> str:

@@ -1,7 +1,8 @@
 """What counts as a step. The only file that looks into Lightning's loop for it.
 
-A step is one update of the model's weights (of the generator where several optimisers take turns), because that is what
-schedules, checkpoints and plots are about; micro-batches of an accumulation are not steps.
+A step is one update of the model's weights (of the first optimiser where several take turns), because that is what
+schedules, checkpoints and plots are about. Lightning hands `training_step` the whole window of micro-batches that one
+update is made of (window.py), and counts the first optimiser's steps only (update.py): so its own count is ours.
 """
 
 from __future__ import annotations
@@ -17,19 +18,8 @@ def updates(trainer: Trainer) -> int:
     return trainer.global_step
 
 
-def step_to_log(trainer: Trainer) -> int:
-    """The step that a value logged now belongs to: while gradients are gathered, the update that they are for."""
-    gathering = trainer.training and trainer.fit_loop._should_accumulate()
-    return updates(trainer) + (1 if gathering else 0)
-
-
-def accumulation(trainer: Trainer) -> int:
-    """Batches that make one update."""
-    return trainer.accumulate_grad_batches
-
-
 def batches_of_epoch(trainer: Trainer) -> int:
-    """Batches of the current training epoch that were consumed so far; more than 0 where a resume goes on inside it."""
+    """What the data stream handed out in this training epoch so far; more than 0 where a resume goes on inside it."""
     # "processed": a checkpoint that is written in `on_train_batch_end` has not counted its own batch as completed.
     return trainer.fit_loop.epoch_loop.batch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -47,7 +37,13 @@ def is_last_update(trainer: Trainer) -> bool:
 
 def log_interval(trainer: Trainer) -> int:
     """Updates between two logged steps (Lightning sets the attribute outside of the class that type checkers see)."""
-    return trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+    return max(1, trainer.log_every_n_steps)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def next_is_logged(trainer: Trainer) -> bool:
+    """Whether the update that is being made belongs to a logged step, or is the last one of the training."""
+    coming = updates(trainer) + 1
+    return coming % log_interval(trainer) == 0 or coming == trainer.max_steps
 
 
 def is_trial(trainer: Trainer) -> bool:

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from mmzoo.durable_files import NoSpaceError
+from mmzoo.durable_files import NoSpaceError, sweep_temporaries
 from mmzoo.errors import InputError
 from mmzoo.training import resume_config, run_record
 from mmzoo.training.checkpoint_folder import LAST, TRAINER_FILE, read_seal, resolve_checkpoint, sweep
@@ -26,9 +26,12 @@ from mmzoo.training.last_validation import LastValidation
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
+from mmzoo.training.speed import SpeedSettings
 from mmzoo.training.stepping import is_trial, updates
 from mmzoo.training.stop_signals import StopOnSignal, exit_code, stopping
-from mmzoo.training.strategies import check_strategy
+from mmzoo.training.strategies import check_support
+from mmzoo.training.validation_images import ValidationImages
+from mmzoo.training.weight_average import WeightAverage
 
 #: Arguments of the trainer's methods that are ours to give.
 OUR_ARGUMENTS = {
@@ -61,6 +64,9 @@ def sections(verb: str) -> dict[str, Section]:
         "data": Section(base=ShardData),
         "trainer": Section(options_of=Trainer),
         "checkpoint": Section(options_of=FolderCheckpoint),
+        "ema": Section(options_of=WeightAverage),
+        "images": Section(options_of=ValidationImages),
+        "speed": Section(options_of=SpeedSettings),
         **{name: Section() for name in plain},
     }
 
@@ -128,6 +134,9 @@ class ZooCLI(LightningCLI):
             ):
                 parser.add_argument(f"--{name}", type=str | None, default=None, help=text)
         parser.add_lightning_class_args(FolderCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(WeightAverage, "ema")
+        parser.add_lightning_class_args(ValidationImages, "images")
+        parser.add_class_arguments(SpeedSettings, "speed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -138,9 +147,8 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.verb]
         model_class = load_class(config.model.class_path)
-        check_strategy(
-            config.trainer.strategy, config.trainer.accelerator, model_class.several_optimizers, model_class.__name__
-        )
+        optimizer = config.model.get("init_args.optimizer")
+        check_support(config.trainer, model_class.turns, model_class.__name__, bool(getattr(optimizer, "fused", False)))
         if config.ckpt_path and config.init_from:
             raise InputError("--ckpt_path and --init_from exclude each other: the first brings weights as well.")
         if config.ckpt_path:
@@ -148,6 +156,8 @@ class ZooCLI(LightningCLI):
             if self.verb == "fit" and "LOCAL_RANK" not in os.environ:
                 for note in sweep(folder.parent):
                     sys.stderr.write(f"note: {folder.parent}: {note}\n")
+                for place in (folder.parent.parent, *folder.parent.parent.glob("images/*")):
+                    sweep_temporaries(place)
             config.ckpt_path = str(folder)
             self.checkpoint = resolve_checkpoint(folder)
         elif self.verb == "fit":
@@ -211,6 +221,8 @@ class ZooCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if init_from := self._get(self.config, "init_from"):
             initialise_from(self.model, init_from)
+        if self.verb == "fit":
+            self._get(self.config_init, "speed").apply(self.model.model)
         if self.checkpoint is not None and self.verb == "fit":
             # Here, so that a refused resume leaves the run folder as it was.
             allowed = resume_config.consents(self._get(self.config, "allow_changes"), CONSENT)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -134,3 +136,11 @@ def spoil() -> Callable[..., None]:
             os.utime(path, (1e9, 1e9))  # with a newer date the index would refuse to open
 
     return overwrite
+
+
+@pytest.fixture(autouse=True)
+def ended_workers() -> Iterator[None]:
+    """Ends the workers of a loader that a caught error still holds on to, so that the next test counts its own only."""
+    yield
+    if multiprocessing.active_children():
+        gc.collect()

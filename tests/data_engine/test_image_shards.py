@@ -111,6 +111,16 @@ def test_group_keeps_files_together(tmp_path, image_folder):
         build_image_shards(BuildSettings(image_folder(10), tmp_path / "new", group="(nothing)"))
 
 
+def test_copies_of_a_picture_stay_in_one_split(tmp_path, image_folder):
+    source = image_folder(8)
+    picture = (source / "Set 1" / "img.001.jpeg").read_bytes()
+    for number in range(8):
+        (source / f"copy {number}.jpeg").write_bytes(picture)
+    summary = build_image_shards(BuildSettings(source, tmp_path / "out", val_fraction=0.5))
+    assert len(summary.duplicates) == 8
+    assert min(summary.splits.values()) > 0
+
+
 def test_duplicates_are_reported_inside_a_split_and_refused_across(tmp_path, image_folder):
     source = image_folder(8)
     (source / "copy.jpeg").write_bytes((source / "Set 1" / "img.001.jpeg").read_bytes())

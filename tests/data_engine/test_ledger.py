@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_engine.ledger import Ledger, epoch_order, rank_window, sample_generator
+from data_engine.ledger import Ledger, SampleRandomness, epoch_order, rank_window, sample_generator
 from mmzoo.errors import InputError
 
 counts = st.integers(1, 40)
@@ -66,6 +66,20 @@ def test_sample_randomness_depends_on_all_three(seed, epoch, position):
     assert draw(seed, epoch, position) == draw(seed, epoch, position)
     others = [(seed + 1, epoch, position), (seed, epoch + 1, position), (seed, epoch, position + 1)]
     assert all(draw(*other) != draw(seed, epoch, position) for other in others)
+
+
+seen = st.lists(st.tuples(st.integers(0, 2**64), st.integers(0, 2**64)), min_size=2, max_size=4)
+
+
+@settings(max_examples=30)
+@given(seeds, seen)
+def test_the_fast_generator_draws_the_same_whatever_was_drawn_before(seed, places):
+    """Its own state, the odd half of a 64-bit word included, must not leak from one sample into the next."""
+    randomness = SampleRandomness(seed)
+    for epoch, position in [*places, places[0]]:
+        fast, slow = randomness.at(epoch, position), sample_generator(seed, epoch, position)
+        assert fast.integers(0, 2**32, 3, np.uint32).tolist() == slow.integers(0, 2**32, 3, np.uint32).tolist()
+        assert fast.normal(size=3).tolist() == slow.normal(size=3).tolist()
 
 
 def test_empty_split_and_negative_position():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_engine.sources import scikit_image
 from mmzoo.cli import main
-from mmzoo.demo import MARKER, Demo, prepare_folder
+from mmzoo.demo import MARKER, Demo, prepare_folder, put_back
 from mmzoo.errors import InputError
 from mmzoo.families import get_family
 from tokenizers_visual.evotok.demo_measure import MeanColourTokens, level_steps
@@ -35,8 +35,36 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path):
     out = tmp_path / "demo"
     prepare_folder(out)
     (out / "report.html").write_text("old")
-    prepare_folder(out)
+    earlier = prepare_folder(out)
     assert [path.name for path in out.iterdir()] == [MARKER]
+    assert (earlier / "report.html").read_text() == "old"
+    (out / "half").touch()
+    put_back(out, earlier)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [MARKER, "demo", "report.html"]
+
+
+def test_a_killed_demo_does_not_cost_the_one_before(tmp_path: Path):
+    out = tmp_path / "demo"
+    prepare_folder(out)
+    (out / "report.html").write_text("old")
+    prepare_folder(out)
+    (out / "half").touch()
+    earlier = prepare_folder(out)  # the second one never came to its end
+    assert (earlier / "report.html").read_text() == "old"
+    assert [path.name for path in out.iterdir()] == [MARKER]
+
+
+@pytest.mark.parametrize("pictures", [0, 1, 2])
+def test_too_few_pictures_leave_the_earlier_demo(pictures: int, tmp_path: Path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("few").mkdir()
+    for number in range(pictures):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(f"few/{number}.png")
+    prepare_folder(Path("runs/demo"))
+    Path("runs/demo/report.html").write_text("old")
+    assert main(["demo", "--images", "few"]) == 2
+    assert ("2 and 1. Add images" if pictures == 2 else "the demo stopped at") in capfd.readouterr().err
+    assert sorted(path.name for path in Path("runs").rglob("*")) == [MARKER, "demo", "report.html"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_another_grid_is_resized_and_nothing_learns(teacher_folder: Path):
 
 
 def test_absent_weights_and_layers_are_one_clear_line(teacher_folder: Path, tmp_path: Path):
-    with pytest.raises(InputError, match="could not be loaded"):
+    with pytest.raises(InputError, match="there is no folder"):
         Teacher.load(TeacherSettings(str(tmp_path / "nowhere"), layer="encoder.layers.1"))
     with pytest.raises(InputError, match=r"no layer 'encoder\.layer\.1'"):
         Teacher.load(TeacherSettings(str(teacher_folder), layer="encoder.layer.1"))

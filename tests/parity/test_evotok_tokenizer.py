@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mmzoo.training.loss_sums import LossSum, WeightedLoss
 from tokenizers_visual.evotok.configuration import EvoTokConfig
 from tokenizers_visual.evotok.family import SIGLIP2_256, SIGLIP2_384
 from tokenizers_visual.evotok.losses import (
-    GeneratorLoss,
     GeneratorLossSettings,
-    LossSum,
     cosine_distance,
     generator_loss,
     squared_error,
@@ -53,7 +52,7 @@ def load_tiny(recording: Path, output_size: int | None = None) -> EvoTokModel:
     return model
 
 
-def combined_loss(output: EvoTokOutput, images: Tensor, teacher_features: Tensor) -> GeneratorLoss:
+def combined_loss(output: EvoTokOutput, images: Tensor, teacher_features: Tensor) -> WeightedLoss:
     commitment = LossSum(output.commitment_sum, output.commitment_count)
     return generator_loss(
         GeneratorLossSettings(), images, output.reconstruction, commitment, output.semantics, teacher_features

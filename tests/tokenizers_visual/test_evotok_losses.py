@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from mmzoo.errors import InputError
+from mmzoo.training.loss_sums import LossSum
 from tokenizers_visual.evotok.losses import (
     GeneratorLossSettings,
-    LossSum,
     absolute_error,
     cosine_distance,
     generator_loss,

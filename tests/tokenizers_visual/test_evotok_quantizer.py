@@ -295,3 +295,36 @@ def test_codes_follow_drifting_data():
     share, perplexity = usage(quantizer.encode(random_latent(999, 64, 4, 4, 4) + 3), 32)
     assert float(share.min()) > 0.9
     assert float(perplexity.min()) > 16
+
+
+@pytest.mark.parametrize("mode", ["corrected", "faithful"])
+def test_several_micro_batches_teach_what_the_big_batch_does(mode):
+    """Codes come from the tables before the update, which is made once; k-means starts from the first micro-batch."""
+    batches = torch.randn(2, 6, 4, 2, 3, generator=torch.Generator().manual_seed(7))
+    settings = QuantizerSettings(8, 4, 1, 3, mode=mode, vq_warmup=int(mode == "faithful"), restart_unused_codes=False)
+    quantizers = []
+    for parts in ([6], [3, 0, 2, 1]):
+        torch.manual_seed(0)
+        quantizers.append(ResidualQuantizer(settings).train())
+        for batch in batches:
+            shares = batch.split(parts)
+            before = quantizers[-1].codebooks[0].table.clone()
+            for number, share in enumerate(shares):
+                assert torch.equal(quantizers[-1].codebooks[0].table, before)
+                quantizers[-1].gathering = number + 1 < len(shares)
+                quantizers[-1](share)
+    whole, parts = (quantizer.state_dict() for quantizer in quantizers)
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=1e-6, rtol=1e-6, msg=name)
+    assert all(level.gathered is None for level in quantizers[1].codebooks)
+
+
+def test_the_kmeans_start_is_made_once_an_update():
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer(QuantizerSettings(4, 4, 1, 1, kmeans_init=True, restart_unused_codes=False)).train()
+    quantizer.gathering = True
+    quantizer(torch.randn(3, 4, 2, 3))
+    started = quantizer.codebooks[0].table.clone()
+    quantizer(torch.randn(3, 4, 2, 3) + 5)
+    assert torch.equal(quantizer.codebooks[0].table, started)

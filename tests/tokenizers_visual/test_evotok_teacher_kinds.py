@@ -72,6 +72,48 @@ def test_what_lies_behind_the_layer_never_runs():
         Teacher(_Skips(), "unused")(images, (2, 2))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"layer": ""}, "no layer ''"),
+        ({"layer": "head"}, r"gives \(1, 64\), not features|gives \w+, not features"),
+        ({"prefix_tokens": -1}, "Give 0 or more"),
+        ({"prefix_tokens": 999}, "gives 0 tokens after 999"),
+        ({"image_size": 0}, "image_size is 0"),
+        ({"image_size": 48}, r"cannot take images of 3 x 48 x 48 px \(RuntimeError"),
+        ({"std": (0.0, 0.5, 0.5)}, "three numbers above 0"),
+        ({"source": "nowhere"}, "there is no folder nowhere"),
+        ({"source": "runs/teacher/checkpoints/best"}, "there is no folder runs/teacher"),
+        ({"source": "local-dir:nowhere", "kind": "timm"}, "there is no folder nowhere"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused_before_training(siglip_folder: Path, wrong: dict, words: str):
+    settings = {"source": str(siglip_folder), "layer": "encoder.layers.1", **wrong}
+    with pytest.raises(InputError, match=words) as refusal:
+        EvoTokTraining("evotok/tiny", teacher=TeacherSettings(**settings))
+    assert len(str(refusal.value)) < 800
+
+
+def test_a_teacher_of_another_width_is_refused_before_training(siglip_folder: Path):
+    with pytest.raises(InputError, match="semantic_out_width to 64"):
+        EvoTokTraining(
+            "evotok/tiny", {"semantic_out_width": 32}, teacher=TeacherSettings(str(siglip_folder), "encoder.layers.1")
+        )
+
+
+def test_a_teacher_stored_in_bfloat16_can_be_tried_out(siglip_folder: Path, tmp_path: Path):
+    SiglipVisionModel.from_pretrained(siglip_folder).to(torch.bfloat16).save_pretrained(tmp_path / "narrow")
+    teacher = Teacher.load(TeacherSettings(str(tmp_path / "narrow"), layer="encoder.layers.1"))
+    assert teacher.try_out(32, (4, 4)) == 64
+
+
+def test_a_checkpoint_folder_stands_for_its_model(siglip_folder: Path, tmp_path: Path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "model").symlink_to(siglip_folder)
+    teacher = Teacher.load(TeacherSettings(str(tmp_path / "best"), layer="encoder.layers.1"))
+    assert list(teacher.receipt["files"]) == ["model.safetensors"]
+
+
 class _Skips(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +201,7 @@ def test_the_encoder_starts_from_a_folder(siglip_folder: Path, tmp_path: Path):
         training.model.encoder.state_dict()["embeddings.patch_embedding.weight"],
         tower["embeddings.patch_embedding.weight"],
     )
-    with pytest.raises(InputError, match="could not be loaded"):
+    with pytest.raises(InputError, match="there is no folder"):
         EvoTokTraining("evotok/tiny", encoder_from=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="cannot start from"):
         EvoTokTraining("evotok/tiny", {"encoder_mlp_width": 64}, encoder_from=str(siglip_folder))

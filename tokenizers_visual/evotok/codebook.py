@@ -80,6 +80,8 @@ class Codebook(nn.Module):
         self.register_buffer("counts", torch.empty(size, dtype=torch.float32))
         self.register_buffer("sums", torch.empty(size, dim, dtype=torch.float32))
         self.register_buffer("step", torch.empty((), dtype=torch.int64) if settings.vq_warmup > 0 else None)
+        #: (K, 1 + D) counts and sums of the micro-batches since the last step; empty between updates, so never saved.
+        self.gathered: Tensor | None = None
         self.reset()
 
     @torch.no_grad()
@@ -104,13 +106,20 @@ class Codebook(nn.Module):
         self.sums.copy_(vectors)
 
     @torch.no_grad()
-    def learn(self, codes: Tensor, residuals: Tensor, replacements: Tensor | None) -> None:
-        """One step from this rank's `codes` (N,) and the `residuals` (N, D) they stand for; statistics are global.
+    def gather(self, codes: Tensor, residuals: Tensor) -> None:
+        """Keeps what this rank's `codes` (N,) and the `residuals` (N, D) they stand for have to teach, for `learn`."""
+        counts, sums = code_statistics(codes, residuals, self.settings.codebook_size)
+        statistics = torch.cat([counts[:, None], sums], 1)
+        self.gathered = statistics if self.gathered is None else self.gathered + statistics
+
+    @torch.no_grad()
+    def learn(self, replacements: Tensor | None) -> None:
+        """One step from what was gathered, on all ranks.
 
         `replacements` (K, D): what code k becomes if it turns out dead, equal on all ranks; None = no restarts.
         """
-        counts, sums = code_statistics(codes, residuals, self.settings.codebook_size)
-        packed = sum_over_ranks(torch.cat([counts[:, None], sums], 1))
+        assert self.gathered is not None, "gather() comes first"
+        packed, self.gathered = sum_over_ranks(self.gathered), None
         counts, sums = packed[:, 0], packed[:, 1:]
         if self.settings.mode == "faithful":
             self._learn_faithfully(counts, sums, replacements)

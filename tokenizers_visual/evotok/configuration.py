@@ -9,6 +9,8 @@ from transformers import PretrainedConfig, SiglipVisionConfig
 from mmzoo.errors import InputError, suggestion
 
 GROUPNORM_GROUPS = 32
+#: The lowest value of the whole numbers for which it is not 1; None = any.
+LOWEST = {"encoder_feature_index": None, "vq_warmup": 0, "pixel_decoder_res_blocks": 0, "semantic_blocks": 0}
 
 
 class EvoTokConfig(PretrainedConfig):
@@ -56,9 +58,17 @@ class EvoTokConfig(PretrainedConfig):
     semantic_out_width: int = 1024  #: width of the teacher's features
 
     def __post_init__(self, **kwargs: Any) -> None:
+        self._check_values()
         self.pixel_decoder_channel_multipliers = list(self.pixel_decoder_channel_multipliers)
         super().__post_init__(**kwargs)
         self._check_sizes()
+
+    def _check_values(self) -> None:
+        """Each setting alone: transformers takes any value, and the fault would show deep inside torch."""
+        for name, annotation in type(self).__annotations__.items():
+            wanted = _wanted(name, str(annotation), getattr(self, name, None))
+            if wanted is not None:
+                raise InputError(f"{name} is {getattr(self, name)!r}. Give {wanted}.")
 
     def _check_sizes(self) -> None:
         if self.quantizer_mode not in ("corrected", "faithful"):
@@ -115,6 +125,31 @@ class EvoTokConfig(PretrainedConfig):
         )
         siglip._attn_implementation = self._attn_implementation or "sdpa"
         return siglip
+
+
+def _whole(value: Any, lowest: int | None) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and (lowest is None or value >= lowest)
+
+
+def _wanted(name: str, annotation: str, value: Any) -> str | None:
+    """What a setting should be, in words; None when `value` is that."""
+    if annotation in ("int", "int | None"):
+        lowest = LOWEST.get(name, 1)
+        sound = _whole(value, lowest) or (value is None and annotation == "int | None")
+        return None if sound else "a whole number" if lowest is None else f"a whole number from {lowest} up"
+    if annotation == "float":
+        sound = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        return None if sound else "a number from 0 up"
+    if annotation == "bool":
+        return None if isinstance(value, bool) else "true or false"
+    if name == "encoder_activation":
+        from transformers.activations import ACT2FN
+
+        return None if value in ACT2FN else "an activation that transformers knows, e.g. gelu_pytorch_tanh"
+    if name == "pixel_decoder_channel_multipliers":
+        sound = isinstance(value, list | tuple) and value and all(_whole(factor, 1) for factor in value)
+        return None if sound else "a list of whole numbers from 1 up, e.g. [1, 1, 2]"
+    return None
 
 
 def checked_config(values: dict[str, Any], where: str) -> EvoTokConfig:

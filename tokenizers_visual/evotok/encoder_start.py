@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmzoo.errors import InputError
-from tokenizers_visual.evotok.teacher import load_transformers_tower
+from tokenizers_visual.evotok.teacher import first_line, load_transformers_tower
 from tokenizers_visual.evotok.vision_encoder import VisionEncoder
 
 
@@ -20,7 +20,7 @@ def start_from_folder(encoder: VisionEncoder, source: str) -> dict[str, Any]:
         raise
     except Exception as fault:  # transformers, safetensors and the Hub client each raise their own for "not there"
         raise InputError(
-            f"the encoder's weights {source!r} could not be loaded ({type(fault).__name__}). "
+            f"the encoder's weights {source!r} could not be loaded ({first_line(fault)}). "
             f"Give a local folder, or a Hub id while the network is there: model.encoder_from."
         ) from fault
     weights = tower_weights(tower)

@@ -5,7 +5,7 @@ Every loss is a sum and a count, so that micro-batches, short batches and ranks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,22 +14,8 @@ from torch.nn.functional import cosine_similarity
 
 from mmzoo.errors import InputError, suggestion
 from mmzoo.ops.exact_float32 import exact_float32
-
-
-@dataclass(frozen=True)
-class LossSum:
-    """A loss as the sum of `count` terms: `sum` a float32 scalar, `count` how many terms it has."""
-
-    sum: Tensor
-    count: int
-
-    @property
-    def mean(self) -> Tensor:
-        """The loss proper; 0 (with a gradient of 0) over no terms."""
-        return self.sum / max(self.count, 1)
-
-    def __add__(self, other: LossSum) -> LossSum:
-        return LossSum(self.sum + other.sum, self.count + other.count)
+from mmzoo.training.loss_sums import LossSum, WeightedLoss
+from tokenizers_visual.evotok.configuration import EvoTokConfig
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> LossSum:
@@ -88,22 +74,17 @@ class GeneratorLossSettings:
         return weights.get(part, self.semantic_weight)
 
 
-@dataclass(frozen=True)
-class GeneratorLoss:
-    """`parts`: "reconstruction", "commitment", "semantic_cosine", "semantic_fold", "semantic_mse"; `total` a scalar."""
-
-    settings: GeneratorLossSettings
-    parts: Mapping[str, LossSum]
-
-    @property
-    def total(self) -> Tensor:
-        """The weighted sum of the parts' means."""
-        return torch.stack([self.settings.weight_of(name) * part.mean for name, part in self.parts.items()]).sum()
-
-    def __add__(self, other: GeneratorLoss) -> GeneratorLoss:
-        if self.settings != other.settings or self.parts.keys() != other.parts.keys():
-            raise ValueError(f"losses with parts {list(self.parts)} and {list(other.parts)} do not add up")
-        return GeneratorLoss(self.settings, {name: part + other.parts[name] for name, part in self.parts.items()})
+def part_counts(
+    settings: GeneratorLossSettings, config: EvoTokConfig, images: Tensor, *, semantics: bool
+) -> dict[str, int]:
+    """How many terms the parts of `generator_loss` have for `images` (B, 3, H, W), before anything is computed."""
+    tokens = len(images) * (images.shape[-2] // config.patch_size) * (images.shape[-1] // config.patch_size)
+    counts = {
+        "reconstruction": images.numel(),
+        "commitment": tokens * config.latent_dim * config.levels,
+    }
+    terms = {"cosine": tokens, "fold": tokens * settings.folds, "mse": tokens * config.semantic_out_width}
+    return {**counts, **({f"semantic_{name}": terms[name] for name in settings.semantic} if semantics else {})}
 
 
 def generator_loss(
@@ -113,11 +94,11 @@ def generator_loss(
     commitment: LossSum,
     semantics: Tensor | None = None,
     teacher_features: Tensor | None = None,
-) -> GeneratorLoss:
+) -> WeightedLoss:
     """The loss of a batch: `images`, `reconstruction` (B, 3, H, W), `semantics`, `teacher_features` (B, N, C).
 
-    `images` are the unclamped input (the clamp acts on encoder and teacher only). Without teacher features there are no
-    semantic parts.
+    Parts: "reconstruction", "commitment", "semantic_cosine", "semantic_fold", "semantic_mse"; without teacher features
+    there are no semantic ones. `images` are the unclamped input (the clamp acts on encoder and teacher only).
     """
     parts = {
         "reconstruction": RECONSTRUCTION_LOSSES[settings.reconstruction](reconstruction, images),
@@ -126,7 +107,7 @@ def generator_loss(
     if semantics is not None and teacher_features is not None:
         for name in settings.semantic:
             parts[f"semantic_{name}"] = _semantic(name, semantics, teacher_features, settings.folds)
-    return GeneratorLoss(settings, parts)
+    return WeightedLoss(parts, {name: settings.weight_of(name) for name in parts})
 
 
 def _semantic(name: str, semantics: Tensor, teacher_features: Tensor, folds: int) -> LossSum:

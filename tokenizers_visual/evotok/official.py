@@ -89,7 +89,10 @@ def config_from_official(values: Mapping[str, Any]) -> EvoTokConfig:
             raise InputError(
                 f"official config: {name!r} is not a setting of EvoTok.{suggestion(name, [*known, *RENAMED])}"
             )
-    config = EvoTokConfig(**settings)
+    try:
+        config = EvoTokConfig(**settings)
+    except InputError as fault:
+        raise InputError(f"official config: {fault}") from fault
     for name, implied in IMPLIED.items():
         if name in values and values[name] != implied(config):
             raise InputError(f"official config: {name} is {values[name]}, but the other sizes imply {implied(config)}.")

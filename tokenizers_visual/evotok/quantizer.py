@@ -63,6 +63,9 @@ class ResidualQuantizer(nn.Module):
         super().__init__()
         self.settings = settings
         self.levels = nn.ModuleList(Codebook(settings) for _ in range(settings.levels))
+        #: Set while more micro-batches of the same update follow: then what the codebooks would learn is kept for the
+        #: last one, so that all micro-batches see the same tables and the update is that of the big batch.
+        self.gathering = False
 
     @property
     def codebooks(self) -> list[Codebook]:
@@ -124,7 +127,9 @@ class ResidualQuantizer(nn.Module):
             codes.append(nearest(residual, level.vectors))
             vectors = level.vectors[codes[-1]]
             if span.total > 0:
-                level.learn(codes[-1], residual, self._replacements(residual, span, generator))
+                level.gather(codes[-1], residual)
+            if learn and not self.gathering and level.gathered is not None:
+                level.learn(self._replacements(residual, span, generator))
             total, residual = total + vectors, residual - vectors
             distance = latent - total
             walk.error += distance.square().sum()
@@ -140,7 +145,8 @@ class ResidualQuantizer(nn.Module):
 
     def _is_fresh(self) -> bool:
         """Whether a k-means start is wanted and no batch was ever seen."""
-        return self.settings.kmeans_init and not bool(self.codebooks[0].counts.any())
+        first = self.codebooks[0]
+        return self.settings.kmeans_init and first.gathered is None and not bool(first.counts.any())
 
     def _kmeans(self, residual: Tensor, span: RowSpan, generator: torch.Generator | None) -> Tensor:
         """Centres (K, D) of the global batch's residuals, equal on every rank."""
@@ -150,8 +156,11 @@ class ResidualQuantizer(nn.Module):
         return from_rank_zero(kmeans(everything, self.settings.codebook_size, KMEANS_ITERATIONS, same_random))
 
     def _replacements(self, residual: Tensor, span: RowSpan, generator: torch.Generator | None) -> Tensor | None:
-        """Random vectors (K, D) of the global batch, equal on every rank; noisy copies when there are fewer than K."""
-        if not self.settings.restart_unused_codes:
+        """Random vectors (K, D) of the global batch, equal on every rank; noisy copies when there are fewer than K.
+
+        Of several micro-batches, the last one's: the others' vectors are gone.
+        """
+        if not self.settings.restart_unused_codes or span.total == 0:
             return None
         size, dim = self.settings.codebook_size, self.settings.latent_dim
         copies = -(-size // span.total)

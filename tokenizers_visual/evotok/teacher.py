@@ -16,6 +16,8 @@ from mmzoo.errors import InputError, suggestion
 from mmzoo.hub.quiet import no_progress_bars
 
 KINDS = ("transformers", "timm", "mmzoo")
+LOCAL_TIMM = "local-dir:"  # timm's own prefix of a folder
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")  # timm also reads a local folder's pytorch_model.bin
 #: EvoTok's images: values in [-1, 1].
 PLAIN = (0.5, 0.5, 0.5)
 
@@ -62,11 +64,17 @@ class Teacher(nn.Module):
         std: tuple[float, ...] = PLAIN,
     ) -> None:
         super().__init__()
-        modules = dict(network.named_modules())
+        modules = {name: module for name, module in network.named_modules() if name}
         if layer not in modules:
             raise InputError(
                 f"the teacher has no layer {layer!r}.{suggestion(layer, modules)} Set model.teacher.layer."
             )
+        if prefix_tokens < 0:
+            raise InputError(f"model.teacher.prefix_tokens is {prefix_tokens}. Give 0 or more.")
+        if image_size is not None and image_size < 1:
+            raise InputError(f"model.teacher.image_size is {image_size}. Give the px that the teacher was trained at.")
+        if min(std) <= 0:
+            raise InputError(f"model.teacher.std is {list(std)}. Give three numbers above 0.")
         self.network = network.eval().requires_grad_(False)
         self.layer = layer
         self.prefix_tokens = prefix_tokens
@@ -87,6 +95,23 @@ class Teacher(nn.Module):
         )
         teacher.receipt = {**asdict(settings), **_origin(network, settings), "mean": list(mean), "std": list(std)}
         return teacher
+
+    @torch.no_grad()
+    def try_out(self, image_size: int, grid: tuple[int, int]) -> int:
+        """Feature channels of one black image (px); InputError when the network cannot take it. Before training."""
+        images = torch.full((1, 3, image_size, image_size), -1.0, device=self.mean.device)
+        stored_narrow = any(weight.dtype in (torch.bfloat16, torch.float16) for weight in self.network.parameters())
+        try:
+            with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=stored_narrow):
+                return self(images, grid).shape[-1]
+        except InputError:
+            raise
+        except Exception as fault:  # timm asserts, transformers and torch raise their own, for another size or channels
+            size = self.image_size or image_size
+            raise InputError(
+                f"the teacher cannot take images of 3 x {size} x {size} px ({first_line(fault)}). "
+                f"Set model.teacher.image_size to its own size, or choose another teacher."
+            ) from fault
 
     def train(self, mode: bool = True) -> Teacher:  # noqa: ARG002
         """A teacher stays in evaluation mode whatever its parent does."""
@@ -117,7 +142,14 @@ class Teacher(nn.Module):
             hook.remove()
         if not kept:
             raise InputError(f"the teacher's layer {self.layer!r} takes no part in its forward pass. Name another.")
-        return kept[0][0] if isinstance(kept[0], tuple) else kept[0]
+        features = kept[0][0] if isinstance(kept[0], tuple) else kept[0]
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            given = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise InputError(
+                f"the teacher's layer {self.layer!r} gives {given}, not features (B, N, C) or (B, C, h, w). "
+                f"Name another: model.teacher.layer."
+            )
+        return features
 
 
 def _from_zoo(settings: TeacherSettings) -> nn.Module:
@@ -132,6 +164,8 @@ def _from_library(settings: TeacherSettings) -> nn.Module:
         if settings.kind == "timm":
             import timm
 
+            if settings.source.startswith(LOCAL_TIMM):
+                refuse_absent_folder(settings.source.removeprefix(LOCAL_TIMM))
             return timm.create_model(settings.source, pretrained=True, num_classes=0)
         return load_transformers_tower(settings.source, settings.revision)
     except InputError:
@@ -139,15 +173,37 @@ def _from_library(settings: TeacherSettings) -> nn.Module:
     # Libraries raise OSError, ValueError, RuntimeError, safetensors' and the Hub client's own types for "not there".
     except Exception as fault:
         raise InputError(
-            f"the teacher {settings.source!r} could not be loaded ({type(fault).__name__}). "
+            f"the teacher {settings.source!r} could not be loaded ({first_line(fault)}). "
             f"Give a local folder, or a Hub id while the network is there: model.teacher.source."
         ) from fault
+
+
+def first_line(fault: Exception, length: int = 160) -> str:
+    """What a library says, short: its type and the start of its message."""
+    text = next(iter(str(fault).strip().splitlines()), "").strip()
+    return f"{type(fault).__name__}: {text[:length]}{'...' if len(text) > length else ''}".removesuffix(": ")
+
+
+def model_part(source: str) -> str:
+    """The `model/` of a checkpoint folder; anything else as it is."""
+    folder = Path(source).expanduser()
+    inside = (folder / "model" / "config.json").is_file() and not (folder / "config.json").is_file()
+    return str(folder / "model") if inside else source
+
+
+def refuse_absent_folder(source: str) -> None:
+    """InputError for a folder that is not there: asked for it, the Hub's client would try for half a minute."""
+    if not Path(source).expanduser().is_dir():
+        raise InputError(f"there is no folder {source}. Give an existing one, or a Hub id such as owner/name.")
 
 
 def load_transformers_tower(source: str, revision: str | None = None) -> nn.Module:
     """A transformers model from safetensors; of a SigLIP the vision half. InputError when weights are missing."""
     from transformers import AutoConfig, AutoModel, SiglipVisionModel
 
+    source = model_part(source)
+    if source.count("/") != 1 or source.startswith(("/", ".", "~")):  # no Hub id looks so
+        refuse_absent_folder(source)
     config = AutoConfig.from_pretrained(source, revision=revision)
     # A SigLIP folder may hold both towers; only the vision half is wanted.
     loader: Any = SiglipVisionModel if config.model_type.startswith("siglip") else AutoModel
@@ -177,7 +233,7 @@ def _preprocessor_config(settings: TeacherSettings) -> dict[str, Any]:
     from transformers.utils.hub import cached_file
 
     file = cached_file(
-        settings.source,
+        model_part(settings.source),
         "preprocessor_config.json",
         revision=settings.revision,
         _raise_exceptions_for_missing_entries=False,
@@ -187,9 +243,10 @@ def _preprocessor_config(settings: TeacherSettings) -> dict[str, Any]:
 
 def _origin(network: nn.Module, settings: TeacherSettings) -> dict[str, Any]:
     """Where the weights came from: sha256 of a local folder's files, else the commit that the Hub named."""
-    folder = Path(settings.source.removeprefix("local-dir:")).expanduser()
+    folder = Path(model_part(settings.source.removeprefix(LOCAL_TIMM))).expanduser()
     if folder.is_dir():
-        return {"files": {file.name: sha256_of(file) for file in sorted(folder.glob("*.safetensors"))}}
+        weights = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHT_SUFFIXES]
+        return {"files": {file.name: sha256_of(file) for file in weights}}
     return {"commit": getattr(getattr(network, "config", None), "_commit_hash", None)}
 
 
@@ -200,9 +257,10 @@ def _on_grid(features: Tensor, prefix_tokens: int, grid: tuple[int, int]) -> Ten
         if features.shape[1] == grid[0] * grid[1]:
             return features
         side = round(features.shape[1] ** 0.5)
-        if side * side != features.shape[1]:
+        if side * side != features.shape[1] or side == 0:
             raise InputError(
-                f"the teacher gives {features.shape[1]} tokens, no square grid. Set model.teacher.prefix_tokens."
+                f"the teacher gives {features.shape[1]} tokens after {prefix_tokens} are dropped, no square grid. "
+                f"Set model.teacher.prefix_tokens."
             )
         features = features.transpose(1, 2).reshape(len(features), -1, side, side)
     return F.interpolate(features, size=grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)

@@ -17,6 +17,7 @@ from data_engine.index import key_hash
 from mmzoo.errors import InputError
 from mmzoo.families import get_variant
 from mmzoo.training.data_module import ShardData
+from mmzoo.training.loss_sums import LossSum, WeightedLoss
 from mmzoo.training.module import ZooModule
 from mmzoo.training.optimizers import OptimizerSettings
 from tokenizers_visual.evotok.configuration import checked_config
@@ -68,15 +69,18 @@ class TeacherTraining(ZooModule):
         """images (B, 3, H, W) in [-1, 1] -> (B, C): the mean over tokens of the last layer."""
         return self.model(images.clamp(-1.0, 1.0)).last_hidden_state.mean(1)
 
-    def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
-        """batch["image"] (B, 3, H, W) in [-1, 1] and its sample_ids -> cross-entropy."""
+    def loss_counts(self, batch: dict[str, Any]) -> dict[str, int]:
+        """One term an image."""
+        return {"cross_entropy": len(batch["sample_ids"])}
+
+    def losses(self, batch: dict[str, Any], turn: str) -> WeightedLoss:  # noqa: ARG002
+        """batch["image"] (B, 3, H, W) in [-1, 1] and its sample_ids -> cross-entropy over the training photographs."""
         assert self.classifier is not None
-        labels = torch.tensor([self._classes[_hash_of(name)] for name in batch["sample_ids"]], device=self.device)
+        names = [self._classes[_hash_of(name)] for name in batch["sample_ids"]]
+        labels = torch.tensor(names, dtype=torch.int64, device=self.device)
         logits = self.classifier(self.features(batch["image"]))
-        loss = F.cross_entropy(logits, labels)
-        self.log_ratio("train/loss", loss, 1, prog_bar=True)
         self.log_ratio("train/accuracy", (logits.argmax(1) == labels).sum(), len(labels))
-        return loss
+        return WeightedLoss.of(LossSum(F.cross_entropy(logits, labels, reduction="sum"), len(labels)), "cross_entropy")
 
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
         """Keeps the features; the crops of an epoch are compared with each other at its end."""

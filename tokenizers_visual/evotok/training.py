@@ -11,11 +11,12 @@ from torch import Tensor
 from mmzoo.errors import InputError
 from mmzoo.families import get_variant
 from mmzoo.ops.residual_vq import usage
+from mmzoo.training.loss_sums import LossSum, WeightedLoss
 from mmzoo.training.module import ZooModule
 from mmzoo.training.optimizers import OptimizerSettings
 from tokenizers_visual.evotok.configuration import checked_config
 from tokenizers_visual.evotok.encoder_start import start_from_folder, start_from_teacher
-from tokenizers_visual.evotok.losses import GeneratorLoss, GeneratorLossSettings, LossSum, generator_loss
+from tokenizers_visual.evotok.losses import GeneratorLossSettings, generator_loss, part_counts
 from tokenizers_visual.evotok.modeling import EvoTokModel, EvoTokOutput
 from tokenizers_visual.evotok.processing import EvoTokImageProcessor
 from tokenizers_visual.evotok.teacher import Teacher, TeacherSettings
@@ -51,9 +52,11 @@ class EvoTokTraining(ZooModule):
         changed = ", ".join(f"{key}={value}" for key, value in (overrides or {}).items())
         self.variant = f"{family.name}/{name}" + (f" with {changed}" if changed else "")
         self.processor = EvoTokImageProcessor(image_size=self.model.config.image_size)
-        self.losses = losses or GeneratorLossSettings()
+        self.loss_settings = losses or GeneratorLossSettings()
         self.teacher = Teacher.load(teacher) if teacher else None
         if self.teacher is not None:
+            side = model.config.grid_size
+            self._check_width(self.teacher.try_out(model.config.image_size, (side, side)))
             self.receipts.append({"teacher": self.teacher.receipt})
         self._start_encoder(model.encoder, encoder_from)
         if self.teacher is None:
@@ -61,38 +64,53 @@ class EvoTokTraining(ZooModule):
             self.model.semantic_decoder.requires_grad_(False)
             self.model.decode_head.requires_grad_(False)
 
+    @property
+    def tokenizer(self) -> EvoTokModel:
+        """The model, by its own type."""
+        assert isinstance(self.model, EvoTokModel)
+        return self.model
+
+    def _check_width(self, channels: int) -> None:
+        if channels != (width := self.model.config.semantic_out_width):
+            raise InputError(
+                f"the teacher has {channels} channels, semantic_out_width {width}. "
+                f"Set model.overrides.semantic_out_width to {channels}."
+            )
+
     def _start_encoder(self, encoder: VisionEncoder, source: str | None) -> None:
         if source not in (None, "random"):
             self.receipts.append(start_from_folder(encoder, source))
         elif source is None and self.teacher is not None:
             self.receipts.append(start_from_teacher(encoder, self.teacher.network))
 
-    def _loss(self, images: Tensor) -> tuple[GeneratorLoss, EvoTokOutput]:
+    def _loss(self, images: Tensor) -> tuple[WeightedLoss, EvoTokOutput]:
         output = self.model(images)
         features = None
         if self.teacher is not None:
             features = self.teacher(images, (output.codes.shape[1], output.codes.shape[2]))
-            if features.shape[-1] != output.semantics.shape[-1]:
-                raise InputError(
-                    f"the teacher has {features.shape[-1]} channels, semantic_out_width {output.semantics.shape[-1]}. "
-                    f"Set model.overrides.semantic_out_width to {features.shape[-1]}."
-                )
         commitment = LossSum(output.commitment_sum, output.commitment_count)
         semantics = output.semantics if features is not None else None
-        return generator_loss(self.losses, images, output.reconstruction, commitment, semantics, features), output
+        return generator_loss(
+            self.loss_settings, images, output.reconstruction, commitment, semantics, features
+        ), output
 
-    def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
-        """batch["image"] (B, 3, H, W) in [-1, 1] -> the loss of the step."""
+    def loss_counts(self, batch: dict[str, Any]) -> dict[str, int]:
+        """Terms of the loss parts of batch["image"] (B, 3, H, W)."""
+        return part_counts(
+            self.loss_settings, self.tokenizer.config, batch["image"], semantics=self.teacher is not None
+        )
+
+    def losses(self, batch: dict[str, Any], turn: str) -> WeightedLoss:  # noqa: ARG002
+        """The loss of batch["image"] (B, 3, H, W) in [-1, 1]; the codebooks learn once an update, as the weights do."""
+        self.tokenizer.quantizer.gathering = self.gathering
         loss, output = self._loss(batch["image"])
-        for name, part in loss.parts.items():
-            self.log_ratio(f"train/{name}", part.sum, part.count)
-        share, _ = usage(output.codes.flatten(0, 2), self.model.config.codebook_size)
-        self.log_ratio("train/usage", share.sum(), share.numel())
-        self.log_ratio("train/loss", loss.total, 1, prog_bar=True)
-        return loss.total
+        if self.logs_this_update:
+            share, _ = usage(output.codes.flatten(0, 2), self.model.config.codebook_size)
+            self.log_ratio("train/usage", share.sum(), share.numel())
+        return loss
 
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
-        """Logs the loss parts and the PSNR (dB, mean over images, of clamped floats)."""
+        """Logs the loss parts and the PSNR (dB, mean over images, of clamped floats); shows input | reconstruction."""
         images = batch["image"]
         if len(images) == 0:
             return
@@ -102,6 +120,7 @@ class EvoTokTraining(ZooModule):
         error = (output.reconstruction.clamp(-1, 1) - images).float().square().flatten(1).mean(1)
         psnr = 20 * math.log10(SIGNAL_RANGE) - 10 * torch.log10(error.clamp_min(1e-10))
         self.log_ratio("val/psnr", psnr.sum(), len(images))
+        self.show_images("val/reconstruction", (images + 1) / 2, (output.reconstruction + 1) / 2)
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Without the teacher, which never changes and is loaded from its own source."""

@@ -55,7 +55,10 @@ class VisionEncoder(nn.Module):
                 module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) -> features (B, h * w, encoder_width), row by row."""
+        """images (B, 3, H, W) -> features (B, h * w, encoder_width), row by row. B may be 0: a rank without samples."""
+        if len(images) == 0:
+            # transformers' attention cannot take it; this way the weights still get their gradients, of zero.
+            return self(images.new_zeros(1, *images.shape[1:]))[:0]
         grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
         hidden = self.embeddings(images, interpolate_pos_encoding=grid != self.grid)
         for layer in self.layers[: self.depth_run]:

@@ -95,6 +95,34 @@ def test_tensors_that_share_memory_are_taken_apart(official, bring, tmp_path: Pa
     assert torch.equal(loaded["decode_head.2.weight"], both)
 
 
+def test_an_export_never_damages_the_folder_it_reads(official, bring, take, tmp_path: Path, capsys) -> None:
+    assert bring(official) == 0
+    capsys.readouterr()
+    assert take(tmp_path / "imported" / "model.safetensors", "--overwrite") == 2
+    assert "lies in the model folder itself" in one_line(capsys)
+    mmzoo.from_pretrained(tmp_path / "imported")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({1: torch.zeros(1)}, "names tensors by other things than text: 1"),
+        ({CONV: torch.zeros(3).to_sparse()}, f"holds sparse tensors: {CONV}"),
+        ({"made by": Path("a")}, "it holds more than tensors, or is damaged"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_file_of_more_than_named_dense_tensors_is_refused(official, bring, change, words, capsys) -> None:
+    assert bring({"model": {**official, **change}}) == 2
+    assert words in one_line(capsys)
+
+
+def test_a_missing_config_says_so(tmp_path: Path, capsys) -> None:
+    words = ["--weights", "w.pt", "--config", str(tmp_path / "no.json"), "--out", str(tmp_path / "out")]
+    assert main(["models", "import", "evotok", *words]) == 2
+    assert "there is no config file" in one_line(capsys)
+
+
 def test_a_file_in_the_way_of_the_extra_one_leaves_no_folder(official, bring, tmp_path, monkeypatch, capsys) -> None:
     def full(tensors, file, *arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

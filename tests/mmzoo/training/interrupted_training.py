@@ -21,7 +21,7 @@ class RecordingTraining(TinyTraining):
         super().__init__(width, optimizer)
         self.seconds = seconds
 
-    def training_step(self, batch, batch_idx):
+    def losses(self, batch, turn):
         rank, count = self.trainer.global_rank, len(batch["sample_ids"])
         hashes = [hashlib.sha256(sample.numpy().tobytes()).hexdigest()[:16] for sample in batch["pixels"]]
         line = {"step": self.trainer.global_step + 1, "slot": rank * count, "ids": batch["sample_ids"], "bytes": hashes}
@@ -30,7 +30,7 @@ class RecordingTraining(TinyTraining):
         os.write(file, (json.dumps(line) + "\n").encode())
         os.close(file)
         time.sleep(self.seconds)
-        return super().training_step(batch, batch_idx)
+        return super().losses(batch, turn)
 
     def validation_step(self, batch, batch_idx):
         time.sleep(self.seconds)

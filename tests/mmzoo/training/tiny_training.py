@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from mmzoo.training.loss_sums import LossSum, WeightedLoss
 from mmzoo.training.module import ZooModule
 from mmzoo.training.optimizers import OptimizerSettings
 
@@ -41,6 +42,16 @@ class MeanColour:
         return {"pixels": pixels, "target": pixels.reshape(-1, 3).mean(0)}
 
 
+class Pixels:
+    """The middle 8 x 8 px of a larger picture, as MeanColour gives them."""
+
+    def __call__(self, sample, random):
+        image = sample.fields["image"]
+        top, left = (image.shape[0] - 8) // 2, (image.shape[1] - 8) // 2
+        pixels = image[top : top + 8, left : left + 8].reshape(-1).astype("float32") / 255
+        return {"pixels": pixels, "target": pixels.reshape(-1, 3).mean(0)}
+
+
 class TinyTraining(ZooModule):
     """Draws from the global generator in each step, so that a resume without random states cannot be equal."""
 
@@ -55,12 +66,13 @@ class TinyTraining(ZooModule):
         error = (self.model(batch["pixels"]) - batch["target"]) ** 2
         return error.sum(), error.numel()
 
-    def training_step(self, batch, batch_idx):
+    def loss_counts(self, batch):
+        return {"error": batch["target"].numel()}
+
+    def losses(self, batch, turn):
         self.seen += batch["sample_ids"]
         batch["pixels"] = batch["pixels"] + 0.01 * torch.randn_like(batch["pixels"])
-        total, count = self._loss(batch)
-        self.log_ratio("train/loss", total, count)
-        return total / count
+        return WeightedLoss.of(LossSum(*self._loss(batch)), "error")
 
     def validation_step(self, batch, batch_idx):
         self.log_ratio("val/loss", *self._loss(batch))
@@ -79,4 +91,9 @@ class FailingTraining(TinyTraining):
 
 
 class SeveralTraining(TinyTraining):
-    several_optimizers = True
+    """Two halves that take turns."""
+
+    turns = ("first", "second")
+
+    def optimizer_for(self, turn):
+        return getattr(self.model, turn), self.optimizer_settings

@@ -1,0 +1,29 @@
+"""What the ranks of a training tell each other, beside gradients. In a single process everything returns at once."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+Thing = TypeVar("Thing")
+
+
+def several_ranks() -> bool:
+    """Whether this process is one of several ranks."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def from_all_ranks(own: Thing) -> list[Thing]:
+    """What every rank passed, in the order of the ranks; every rank must ask."""
+    if not several_ranks():
+        return [own]
+    everyone: list[Thing] = [own] * dist.get_world_size()
+    dist.all_gather_object(everyone, own)
+    return everyone
+
+
+def collective_device() -> torch.device:
+    """Where a tensor must be to be sent to other ranks."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -46,6 +46,13 @@ def follow_umask(path: Path) -> None:
         probe.unlink()
 
 
+def sweep_temporaries(folder: Path) -> None:
+    """Removes the files that writes of killed processes left in a folder; its subfolders are not looked into."""
+    for path in folder.glob(".*"):
+        if TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name to write to; it takes the place of `path` in one step when the block ends well."""

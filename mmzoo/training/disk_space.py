@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mmzoo.training import checkpoint_folder as layout
@@ -27,14 +27,16 @@ def tensor_bytes(values: Any) -> int:
 
 
 def state_bytes(trainer: Trainer, module: LightningModule) -> int:
-    """A first save, in bytes: the module's state, the model once more in Hub format, the optimisers.
+    """A first save, in bytes: the module's state, the model once more in Hub format, the optimisers, averaged weights.
 
     An optimiser that has not stepped yet is taken for Adam, two numbers a parameter.
     """
     whole = tensor_bytes(module.state_dict())
     model = getattr(module, "model", None)
     of_model = tensor_bytes(model.state_dict()) if isinstance(model, torch.nn.Module) else 0
-    return whole + of_model + sum(map(_optimizer_bytes, trainer.optimizers))
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    of_callbacks = sum(tensor_bytes(callback.state_dict()) for callback in callbacks)
+    return whole + of_model + of_callbacks + sum(map(_optimizer_bytes, trainer.optimizers))
 
 
 def _optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:

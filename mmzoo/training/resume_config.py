@@ -18,9 +18,8 @@ from mmzoo.errors import InputError
 from mmzoo.training.checkpoint_folder import BEST, CONFIG_FILE, LAST, finished, resolve_checkpoint
 from mmzoo.training.config_files import empty, read_config, text_of
 
-#: Sections that a resumed training takes over; an evaluation leaves trainer and checkpoint to its own command.
-INHERITED = {"fit": ("seed_everything", "model", "data", "trainer", "checkpoint")}
-INHERITED_BY_EVALUATIONS = ("seed_everything", "model", "data")
+#: What an evaluation takes over; devices and the like are its own command's business. A training takes all.
+OF_EVALUATIONS = ("seed_everything", "model", "data")
 #: Keys that belong to one start, not to the training.
 OF_ONE_START = ("run", "ckpt_path", "init_from", "allow_changes", "skip_steps", "trainer.default_root_dir")
 
@@ -49,11 +48,13 @@ def checkpoint_config(folder: Path, verb: str) -> MappingNode:
     """The part of a checkpoint's config that this verb takes over; empty where the checkpoint holds none."""
     file = folder / CONFIG_FILE
     config = read_config(file) if file.is_file() else empty(str(file))
-    wanted = INHERITED.get(verb, INHERITED_BY_EVALUATIONS)
-    pairs = [(key, value) for key, value in config.value if key.value in wanted]
+    pairs = [
+        (key, value)
+        for key, value in config.value
+        if (key.value not in OF_ONE_START if verb == "fit" else key.value in OF_EVALUATIONS)
+    ]
     for _, value in pairs:
         if isinstance(value, MappingNode):
-            # `null` is what a full config says for "not given"; a later file may put a mapping there.
             value.value = [pair for pair in value.value if pair[0].value != "default_root_dir"]
     return MappingNode(config.tag, pairs, config.start_mark, config.end_mark)
 

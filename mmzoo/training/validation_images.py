@@ -5,6 +5,7 @@ images/val_reconstruction/step_00000100.png     one row a sample: input | recons
 
 from __future__ import annotations
 
+import sys
 from itertools import zip_longest
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 
-from mmzoo.durable_files import temporary_sibling
+from mmzoo.durable_files import replacing
 from mmzoo.errors import InputError
 from mmzoo.training.ranks import from_all_ranks
 from mmzoo.training.stepping import is_trial, updates
@@ -73,17 +74,19 @@ class ValidationImages(Callback):
         pictures = shown.take()
         for name, rows in pictures.items() if trainer.is_global_zero else ():
             grid = beside(rows, axis=0)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(name, grid, updates(trainer), dataformats="HWC")
-            self._write(Path(trainer.default_root_dir) / FOLDER / name.replace("/", "_"), updates(trainer), grid)
+            folder = Path(trainer.default_root_dir) / FOLDER / name.replace("/", "_")
+            try:
+                for logger in trainer.loggers:
+                    if isinstance(logger, TensorBoardLogger):
+                        logger.experiment.add_image(name, grid, updates(trainer), dataformats="HWC")
+                self._write(folder, updates(trainer), grid)
+            except OSError as fault:  # a full disk, mostly: no reason to lose the training as well
+                sys.stderr.write(f"note: no pictures of step {updates(trainer)} in {folder} ({fault.strerror})\n")
 
     def _write(self, folder: Path, step: int, grid: np.ndarray) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"step_{step:08d}.png"
-        temporary = temporary_sibling(file)
-        Image.fromarray(grid).save(temporary, "PNG")
-        temporary.replace(file)
+        with replacing(folder / f"step_{step:08d}.png") as temporary:
+            Image.fromarray(grid).save(temporary, "PNG")
         for old in sorted(folder.glob("step_*.png"))[: -self.keep]:
             old.unlink()
 

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from mmzoo.durable_files import NoSpaceError
+from mmzoo.durable_files import NoSpaceError, sweep_temporaries
 from mmzoo.errors import InputError
 from mmzoo.training import resume_config, run_record
 from mmzoo.training.checkpoint_folder import LAST, TRAINER_FILE, read_seal, resolve_checkpoint, sweep
@@ -156,6 +156,8 @@ class ZooCLI(LightningCLI):
             if self.verb == "fit" and "LOCAL_RANK" not in os.environ:
                 for note in sweep(folder.parent):
                     sys.stderr.write(f"note: {folder.parent}: {note}\n")
+                for place in (folder.parent.parent, *folder.parent.parent.glob("images/*")):
+                    sweep_temporaries(place)
             config.ckpt_path = str(folder)
             self.checkpoint = resolve_checkpoint(folder)
         elif self.verb == "fit":

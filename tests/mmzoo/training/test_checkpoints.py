@@ -158,9 +158,10 @@ def interrupt():
 def test_the_room_for_a_checkpoint_is_that_of_the_last_one_or_of_the_state(tmp_path, monkeypatch):
     model = torch.nn.Linear(1000, 10)
     module = SimpleNamespace(state_dict=model.state_dict, model=model)
-    trainer = SimpleNamespace(optimizers=[torch.optim.Adam(model.parameters())])
+    average = SimpleNamespace(state_dict=model.state_dict)
+    trainer = SimpleNamespace(optimizers=[torch.optim.Adam(model.parameters())], callbacks=[average])
     weights = 4 * 10_010
-    assert disk_space.needed_bytes(trainer, module, tmp_path) == int((4 * weights + disk_space.HEADERS) * 1.02)
+    assert disk_space.needed_bytes(trainer, module, tmp_path) == int((5 * weights + disk_space.HEADERS) * 1.02)
     make(tmp_path, 1, "x" * 5000)
     make(tmp_path, 2, "x" * 7000)
     assert disk_space.needed_bytes(trainer, module, tmp_path) == 7140

@@ -21,7 +21,7 @@ def recorded():
 
 @pytest.fixture
 def run(recorded, config, tmp_path, tmp_path_factory):
-    """A copy of a run of 8 steps that wrote down its samples; accumulation 2, epochs of 3 batches."""
+    """A copy of a run of 8 steps that wrote down its samples; accumulation 2, so 8 samples a step."""
     if not recorded:
         folder = tmp_path_factory.mktemp("why")
         changes = {
@@ -52,7 +52,7 @@ def seen(run):
 def test_every_step_is_explained_as_it_was_seen(run, capsys, shards):
     index = ShardIndex.open(shards)
     trained = seen(run)
-    assert [len(trained[step]) for step in range(1, 5)] == [8, 4, 8, 4]
+    assert [len(trained[step]) for step in range(1, 5)] == [8, 8, 8, 8]
     for step, ids in trained.items():
         samples = why(run, step, capsys)["samples"]
         assert [sample["sample_id"] for sample in samples] == ids
@@ -84,12 +84,8 @@ def test_two_ranks_are_told_apart(run, capsys):
     history[0]["ranks"] = 2
     file.write_text(json.dumps(history))
     samples = why(run, 2, capsys)["samples"]
-    assert [(sample["slot"], sample["rank"], sample["place"]) for sample in samples] == [
-        (0, 0, 0),
-        (1, 0, 1),
-        (2, 1, 0),
-        (3, 1, 1),
-    ]
+    batch = [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)]
+    assert [(sample["slot"], sample["rank"], sample["place"]) for sample in samples] == batch * 2
 
 
 def test_skipped_steps_are_left_out_from_their_step_on(run, capsys):
@@ -102,12 +98,11 @@ def test_skipped_steps_are_left_out_from_their_step_on(run, capsys):
     assert main(["fit", "--run", str(run), "--ckpt_path", "last", "--trainer.max_steps", "9"]) == 0
     after = seen(run)
     assert after[5] == before[5]
-    # Step 6 is the short one of its epoch: its 4 samples are the first half of what step 8 ... would have been.
     gone = [name for step in (6, 7) for name in before[step]]
-    assert after[6] == before[8][:4]
+    assert after[6] == before[8]
     assert not set(gone) & {name for step in after for name in after[step]}
     positions = [int(name.rpartition("@")[2]) for step in sorted(after) for name in after[step]]
-    assert positions == [*range(24, 24 + 8), *range(32 + 12, 32 + 12 + len(positions) - 8)]
+    assert positions == [*range(32, 32 + 8), *range(40 + 16, 40 + 16 + len(positions) - 8)]
     for step, ids in after.items():
         told = why(run, step, capsys)
         assert [sample["sample_id"] for sample in told["samples"]] == ids

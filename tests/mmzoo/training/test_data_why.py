@@ -106,7 +106,7 @@ def test_skipped_steps_are_left_out_from_their_step_on(run, capsys):
     for step, ids in after.items():
         told = why(run, step, capsys)
         assert [sample["sample_id"] for sample in told["samples"]] == ids
-    assert told["skipped_positions"] == [[32, 44]]
+    assert told["skipped_positions"] == [[40, 56]]
     assert stream(run) != {}
 
 

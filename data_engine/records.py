@@ -34,3 +34,8 @@ class Sample:
     source: str
     fields: Mapping[str, Any]
     meta: Mapping[str, Any]
+
+
+def key_of(sample_id: str) -> str:
+    """The key in a batch's sample id, "source/key@position"; a source may hold slashes, a key does not."""
+    return sample_id.rpartition("@")[0].rpartition("/")[2]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_engine.ledger import Ledger, SampleRandomness, epoch_order, rank_window, sample_generator
+from data_engine.records import key_of
 from mmzoo.errors import InputError
 
 counts = st.integers(1, 40)
@@ -91,3 +92,7 @@ def test_empty_split_and_negative_position():
 
 PINNED_ORDER = [1, 9, 2, 8, 3, 5, 0, 4, 7, 6]
 PINNED_DRAWS = [658, 995, 21, 51]
+
+
+def test_the_key_is_read_back_from_a_sample_id():
+    assert key_of("photos/of/mine/cat-12ab34cd@170") == "cat-12ab34cd"

@@ -17,6 +17,7 @@ from torch import Tensor
 from data_engine.index import ShardIndex
 from data_engine.loader import LoaderSettings, make_loader
 from data_engine.reader import ShardReader
+from data_engine.records import key_of
 from mmzoo.demo import Demo
 from mmzoo.errors import InputError
 from mmzoo.hub.fresh_process import differing_outputs
@@ -107,7 +108,7 @@ def held_out_batches(model: EvoTokModel, index: ShardIndex) -> Iterator[tuple[li
     crop = TrainingCrop(size=model.config.image_size, native_crop=True, flip=0.0)
     seen: dict[str, None] = {}
     for batch in make_loader(settings, crop):
-        keys = [name.rpartition("@")[0].rpartition("/")[2] for name in batch["sample_ids"]]
+        keys = [key_of(name) for name in batch["sample_ids"]]
         seen.update(dict.fromkeys(keys))
         kept = [number for number, key in enumerate(keys) if key in list(seen)[:MEASURED_PHOTOGRAPHS]]
         if not kept:

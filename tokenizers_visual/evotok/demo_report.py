@@ -24,6 +24,7 @@ from mmzoo.report.record import (
     RunReport,
 )
 from tokenizers_visual.evotok.demo_measure import Outcome, level_steps
+from tokenizers_visual.evotok.processing import EvoTokImageProcessor
 
 SHOWN_PHOTOGRAPHS = 6
 
@@ -144,8 +145,8 @@ def _meaning(out: Path) -> list[Measure]:
 
 
 def to_pixels(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [-1, 1] -> uint8 (H, W, 3), rounded as the suite rounds."""
-    return image.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
+    """(3, H, W) in [-1, 1] -> uint8 (H, W, 3), as the image processor gives pictures back."""
+    return np.asarray(EvoTokImageProcessor().postprocess(image[None])[0])
 
 
 def decibels(one: np.ndarray, other: np.ndarray) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import SiglipVisionModel
 
 from data_engine.index import key_hash
+from data_engine.records import key_of
 from mmzoo.errors import InputError
 from mmzoo.families import get_variant
 from mmzoo.training.data_module import ShardData
@@ -76,7 +77,7 @@ class TeacherTraining(ZooModule):
     def losses(self, batch: dict[str, Any], turn: str) -> WeightedLoss:  # noqa: ARG002
         """batch["image"] (B, 3, H, W) in [-1, 1] and its sample_ids -> cross-entropy over the training photographs."""
         assert self.classifier is not None
-        names = [self._classes[_hash_of(name)] for name in batch["sample_ids"]]
+        names = [self._classes[key_hash(key_of(name))] for name in batch["sample_ids"]]
         labels = torch.tensor(names, dtype=torch.int64, device=self.device)
         logits = self.classifier(self.features(batch["image"]))
         self.log_ratio("train/accuracy", (logits.argmax(1) == labels).sum(), len(labels))
@@ -86,7 +87,9 @@ class TeacherTraining(ZooModule):
         """Keeps the features; the crops of an epoch are compared with each other at its end."""
         if len(batch["image"]):
             images = batch["image"]
-            photographs = torch.tensor([_signed(_hash_of(name)) for name in batch["sample_ids"]], device=self.device)
+            photographs = torch.tensor(
+                [_signed(key_hash(key_of(name))) for name in batch["sample_ids"]], device=self.device
+            )
             self._seen.append((self.features(images).float(), images.float().mean((2, 3)), photographs))
 
     def on_validation_epoch_end(self) -> None:
@@ -121,11 +124,6 @@ def same_photograph(vectors: Tensor, photographs: Tensor) -> tuple[int, int, flo
     hits = same.gather(1, nearest[:, None])[:, 0] & possible
     chance = same.sum(1)[possible].double() / (len(vectors) - 1)
     return int(hits.sum()), int(possible.sum()), float(chance.sum())
-
-
-def _hash_of(sample_id: str) -> int:
-    """The index's number of a sample: ids are "source/key@position"."""
-    return key_hash(sample_id.rpartition("@")[0].rpartition("/")[2])
 
 
 def _signed(value: int) -> int:

@@ -1,0 +1,31 @@
+"""`python -m eval_suites.studies evotok_small --images FOLDER --out FOLDER`: runs what is missing, then writes results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from eval_suites.studies.evotok_small import Study
+from eval_suites.studies.grid import run_grid
+from mmzoo.errors import EXIT_OK, EXIT_USER_INPUT, CommandParser, InputError
+
+
+def main(argv: list[str]) -> int:
+    """Runs a study."""
+    parser = CommandParser(prog="python -m eval_suites.studies", description="Run a study; what is done is kept.")
+    parser.add_argument("study", choices=["evotok_small"])
+    parser.add_argument("--images", type=Path, required=True, help="folder of the labelled photographs")
+    parser.add_argument("--out", type=Path, default=Path("runs/results"), help="folder of the grid (runs/results)")
+    try:
+        given = parser.parse_args(argv)
+        if not given.images.is_dir():
+            raise InputError(f"there is no folder {given.images}. Give the folder that holds the photographs.")
+        run_grid(given.out / given.study, Study(given.images.resolve()).steps())
+    except InputError as mistake:
+        sys.stderr.write(f"{mistake}\n")
+        return EXIT_USER_INPUT
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Linear probe: how well a linear map of fixed features tells classes apart.
 
-Ridge regression onto one-hot targets (Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 3.4 and 7.10),
-its strength chosen on the training images by the closed-form leave-one-out error. No test image touches any choice.
+Ridge regression onto one-hot targets, its strength chosen on the training images by the closed-form leave-one-out error
+(Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 3.4 and 7.10). No test image touches any choice.
 """
 
 from __future__ import annotations

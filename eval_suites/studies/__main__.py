@@ -1,4 +1,4 @@
-"""`python -m eval_suites.studies evotok_small --images FOLDER --out FOLDER`: runs what is missing, then writes results."""
+"""`python -m eval_suites.studies evotok_small --images FOLDER --out FOLDER`: runs what is missing."""
 
 from __future__ import annotations
 

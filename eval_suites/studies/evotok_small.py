@@ -21,7 +21,7 @@ from eval_suites.studies.grid import Step, mmzoo
 
 FOLDS = 5
 TEACHER_STEPS = 300
-TOKENIZER_STEPS = 600
+TOKENIZER_STEPS = 400
 LABELS = r"caltech101_(.+)_\d+"
 #: Both tokenizers but for their levels. Short runs: the codebooks follow faster than the default memory of 0.99.
 ONE_LEVEL = {"pixel_levels": 1, "semantic_levels": 1}

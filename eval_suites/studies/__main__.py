@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mmzoo.errors import EXIT_OK, EXIT_USER_INPUT, CommandParser, InputError
 
 def main(argv: list[str]) -> int:
     """Runs a study."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the training under way ends with this process
     parser = CommandParser(prog="python -m eval_suites.studies", description="Run a study; what is done is kept.")
     parser.add_argument("study", choices=["evotok_small"])
     parser.add_argument("--images", type=Path, required=True, help="folder of the labelled photographs")

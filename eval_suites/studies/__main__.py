@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from eval_suites.studies.evotok_small import Study
+from eval_suites.studies.evotok_small_results import write_results
 from eval_suites.studies.grid import run_grid
 from mmzoo.errors import EXIT_OK, EXIT_USER_INPUT, CommandParser, InputError
 
@@ -18,11 +19,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("study", choices=["evotok_small"])
     parser.add_argument("--images", type=Path, required=True, help="folder of the labelled photographs")
     parser.add_argument("--out", type=Path, default=Path("runs/results"), help="folder of the grid (runs/results)")
+    parser.add_argument("--report", type=Path, help="write the results to this name, e.g. docs/results/evotok_small")
     try:
         given = parser.parse_args(argv)
         if not given.images.is_dir():
             raise InputError(f"there is no folder {given.images}. Give the folder that holds the photographs.")
-        run_grid(given.out / given.study, Study(given.images.resolve()).steps())
+        study = Study(given.images.resolve())
+        places = run_grid(given.out / given.study, study.steps())
+        if given.report:
+            write_results([places[f"fold{number}/measured"] for number in range(study.folds)], given.report)
     except InputError as mistake:
         sys.stderr.write(f"{mistake}\n")
         return EXIT_USER_INPUT

@@ -22,6 +22,9 @@ from eval_suites.studies.grid import Step, mmzoo
 FOLDS = 5
 TEACHER_STEPS = 300
 TOKENIZER_STEPS = 400
+VARIANT = "evotok/small-64"
+MEASURE_VERSION = 1
+TEACHER_LAYER = 5  #: hidden state behind encoder.layers.4, the target that evotok/small-64 names
 LABELS = r"caltech101_(.+)_\d+"
 #: Both tokenizers but for their levels. Short runs: the codebooks follow faster than the default memory of 0.99.
 ONE_LEVEL = {"pixel_levels": 1, "semantic_levels": 1}
@@ -60,7 +63,27 @@ class Study:
                      (shards, teacher))
                 for name, overrides in ((evotok, SHORT), (single, {**SHORT, **ONE_LEVEL}))
             ),
+            Step(
+                f"fold{number}/measured",
+                {"version": MEASURE_VERSION},
+                self._measure,
+                (shards, teacher, evotok, single),
+            ),
         ]  # fmt: skip
+
+    def _measure(self, folder: Path) -> None:
+        from transformers import SiglipVisionModel
+
+        from eval_suites.studies.evotok_small_measure import LAST, measure_fold, read_pictures
+        from mmzoo.families import get_variant, load_object
+        from mmzoo.hub.load import from_pretrained
+
+        place = folder.parent
+        models = {name: from_pretrained(place / name / LAST).eval() for name in ("evotok", "single")}
+        processor = load_object(get_variant(VARIANT)[0].processor).from_pretrained(place / "evotok" / LAST)
+        teacher = SiglipVisionModel.from_pretrained(place / "teacher" / LAST).eval()
+        pictures = read_pictures(place / "shards" / "data", processor, label_of)
+        measure_fold(pictures, models, teacher, TEACHER_LAYER, folder)
 
     def _build(self, split: Mapping[str, str], folder: Path) -> None:
         listed = folder / "split.json"

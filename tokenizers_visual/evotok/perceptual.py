@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmzoo.durable_files import sha256_of
@@ -46,7 +45,7 @@ class Perceptual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(_block(a, b) for a, b in zip((3, 64, 128, 256, 512), BLOCKS, strict=True))
-        self.heads = nn.ModuleList(nn.Conv2d(widths[-1], 1, 1, bias=False) for widths in BLOCKS)
+        self.heads = nn.ParameterList(torch.empty(1, widths[-1], 1, 1) for widths in BLOCKS)
         self.receipt: dict[str, Any] = {}
         for name, values in (("shift", SHIFT), ("scale", SCALE)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -64,7 +63,7 @@ class Perceptual(nn.Module):
 
     def load_backbone(self, state: dict[str, Tensor], source: str) -> None:
         """Takes torchvision's VGG16 (its convolutions; classifier weights are ignored). InputError if it lacks some."""
-        convolutions = [layer for block in self.blocks for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+        convolutions = [layer for layer in self.blocks.modules() if isinstance(layer, nn.Conv2d)]
         for position, layer in zip(_positions(), convolutions, strict=True):
             for kind, own in layer.named_parameters():
                 name = f"features.{position}.{kind}"
@@ -82,7 +81,7 @@ class Perceptual(nn.Module):
             raise RuntimeError(f"{file} is not LPIPS 0.1 for VGG: torchmetrics changed it")
         state = _read(file)
         for number, head in enumerate(self.heads):
-            head.weight.data.copy_(state[f"lin{number}.model.1.weight"])
+            head.data.copy_(state[f"lin{number}.model.1.weight"])
 
     def train(self, mode: bool = True) -> Perceptual:  # noqa: ARG002
         """Stays in evaluation mode whatever its parent does."""
@@ -101,7 +100,7 @@ class Perceptual(nn.Module):
         with torch.no_grad():
             wanted = self._features(target)
         distances = [
-            F.conv2d((ours - theirs).square(), head.weight.float()).mean((2, 3)).sum()
+            ((ours - theirs).square() * head).sum(1).mean((1, 2)).sum()  # a convolution autocast would round
             for ours, theirs, head in zip(self._features(images), wanted, self.heads, strict=True)
         ]
         return LossSum(torch.stack(distances).sum(), len(images))

@@ -37,7 +37,7 @@ class WeightedLoss:
     """The parts of a loss by name, each with its weight; `total` is the weighted sum of the parts' means."""
 
     parts: Mapping[str, LossSum]
-    weights: Mapping[str, float]
+    weights: Mapping[str, float | Tensor]
 
     @classmethod
     def of(cls, part: LossSum, name: str = "loss") -> WeightedLoss:
@@ -56,6 +56,12 @@ class WeightedLoss:
         """
         shares = [self.weights[name] * part.over(counts[name]) for name, part in self.parts.items()]
         return torch.stack(shares).sum()
+
+    def plus(self, name: str, part: LossSum, weight: float | Tensor = 1.0) -> WeightedLoss:
+        """This loss with one part more. ValueError: it has a part of that name."""
+        if name in self.parts:
+            raise ValueError(f"the loss has a part {name!r} already")
+        return WeightedLoss({**self.parts, name: part}, {**self.weights, name: weight})
 
     def __add__(self, other: WeightedLoss) -> WeightedLoss:
         if self.parts.keys() != other.parts.keys() or self.weights != other.weights:

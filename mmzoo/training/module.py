@@ -35,7 +35,9 @@ class ZooModule(LightningModule):
     best_metric: ClassVar[tuple[str, Literal["min", "max"]] | None] = None
     #: Names of the optimisers, in the order in which they take their turn in each update. The first one's updates are
     #: what is counted as steps.
-    turns: ClassVar[tuple[str, ...]] = ("model",)
+    turns: tuple[str, ...] = ("model",)
+    #: Names of direct parts that the moving average leaves out: trained, but not what is published.
+    not_averaged: ClassVar[tuple[str, ...]] = ()
 
     model: PreTrainedModel
     #: What turns an image into the model's input; saved beside the weights. None where there is none.
@@ -74,6 +76,10 @@ class ZooModule(LightningModule):
         """What a turn's optimiser trains, and how. Modules with several turns override this."""
         return self, self.optimizer_settings
 
+    def steps_of(self, turn: str) -> int:  # noqa: ARG002
+        """How many updates a turn's schedule is made for; fewer where an optimiser begins late."""
+        return self.trainer.max_steps
+
     # One update
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
@@ -90,8 +96,8 @@ class ZooModule(LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """One optimiser and schedule a turn; schedules count updates up to the trainer's `max_steps`."""
-        return [build_optimizer(*self.optimizer_for(turn), self.trainer.max_steps) for turn in self.turns]
+        """One optimiser and schedule a turn; schedules count their own updates, up to `steps_of`."""
+        return [build_optimizer(*self.optimizer_for(turn), self.steps_of(turn)) for turn in self.turns]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips, once the gradients are whole and unscaled."""

@@ -1,7 +1,7 @@
 """Moving averages of the weights (EMA): what is validated, what `best` is chosen by, and what `model/` holds.
 
 Only trained parameters are averaged. Everything else follows its own rule and is taken as it is at that moment:
-buffers, frozen weights, and the codebook tables of a quantiser, which are moving averages already.
+buffers, frozen weights, the codebook tables of a quantiser, which are moving averages already, and a discriminator.
 """
 
 # ruff: noqa: ARG002 - a hook of Lightning is handed more than it needs
@@ -108,8 +108,13 @@ class WeightAverage(Callback):
 
 
 def averaged_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters, by name."""
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    """The trained parameters, by name, without the parts that the module leaves out (`ZooModule.not_averaged`)."""
+    left_out: tuple[str, ...] = getattr(module, "not_averaged", ())
+    return {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and name.partition(".")[0] not in left_out
+    }
 
 
 def _find(trainer: Trainer) -> WeightAverage | None:

@@ -147,8 +147,8 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.verb]
         model_class = load_class(config.model.class_path)
-        optimizer = config.model.get("init_args.optimizer")
-        check_support(config.trainer, model_class.turns, model_class.__name__, bool(getattr(optimizer, "fused", False)))
+        fused = any(value for key, value in config.model.items() if key.endswith("optimizer.fused"))
+        check_support(config.trainer, model_class.turns, model_class.__name__, fused)
         if config.ckpt_path and config.init_from:
             raise InputError("--ckpt_path and --init_from exclude each other: the first brings weights as well.")
         if config.ckpt_path:

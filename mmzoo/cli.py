@@ -29,6 +29,7 @@ VERBS: dict[str, Command] = {
     "models export": Command("mmzoo.hub.official:export_main", "turn a model folder into the authors' layout"),
     "eval list": Command("eval_suites.finding:main", "list the evaluation suites, their versions and metrics"),
     "eval run": Command("eval_suites.runner:main", "measure a model with a suite: a record and a sample log"),
+    "leaderboard build": Command("eval_suites.leaderboard.command:main", "make tables and a page of records"),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval_suites.description import Suite
+from eval_suites.description import Option, Suite, whole_numbers
 
 suite = Suite(
     name="reconstruction",
@@ -11,4 +11,8 @@ suite = Suite(
     metrics=("psnr", "ssim"),
     unit="image",
     measure="eval_suites.reconstruction.measure:measure",
+    evaluate="eval_suites.reconstruction.evaluate:evaluate",
+    options=(
+        Option("levels", "numbers of decoded levels, e.g. 1,2,4 (default: those the pixels train on)", whole_numbers),
+    ),
 )

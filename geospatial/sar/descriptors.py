@@ -102,7 +102,7 @@ def descriptor_statistics(
     settings: DescriptorSettings = DEFAULTS,
 ) -> DescriptorStatistics:
     """What `descriptors_of` needs, image by image, and what tiles of one scene may be pooled from. See above."""
-    values, usable = _values(image, domain, valid, band)
+    values, usable = chosen_values(image, domain, valid, band)
     count = usable.sum((1, 2)).float()
     mean = values.sum((1, 2)) / count.clamp(min=1)
     deviation = (values - mean[:, None, None]).mul_(usable)
@@ -128,7 +128,7 @@ def descriptors_of(statistics: DescriptorStatistics, settings: DescriptorSetting
     return torch.stack((entropy, looks, roughness), 1)
 
 
-def _values(image: Tensor, domain: str, valid: Tensor | None, band: int | str | None) -> tuple[Tensor, Tensor]:
+def chosen_values(image: Tensor, domain: str, valid: Tensor | None, band: int | str | None) -> tuple[Tensor, Tensor]:
     """X (B, H, W) float32 with 0 where it is invalid, and the boolean mask of what is valid."""
     check_name(domain)
     refuse_complex(image)

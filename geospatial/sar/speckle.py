@@ -10,7 +10,8 @@
 Cu^2 = 1 / looks is the variation that speckle alone makes, Ci^2 = variance / mean^2 that of the window. Written in
 torch: the windows are those of the local descriptors, and batches, float64 and devices come with it.
 On speckle without texture the mean stays within 0.1 % but for refined_lee (1.5 % low at one look, 0.4 % at four) and
-gamma_map, which seeks a mode (3.7 % and 1.4 % low). Every filter has its definition, pixel by pixel, in `speckle_reference`. Source of the formulas: spec section 5.7.
+gamma_map, which seeks a mode (3.7 % and 1.4 % low).
+Every filter has its definition, pixel by pixel, in `speckle_reference`. Source of the formulas: spec section 5.7.
 """
 
 from __future__ import annotations

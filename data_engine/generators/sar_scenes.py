@@ -1,4 +1,9 @@
-"""Radar scenes whose truth is known: class map, reflectivity, speckle, point response, noise; written as GeoTIFF.
+"""Radar scenes whose truth is known, as files: `image/NAME.tif`, `mask/NAME.tif` and `classes.json`.
+
+    write_scenes(Path("scenes"), 200, "sentinel1-iw", seed=1, recipe=SceneRecipe(size=(512, 512), domain="db"))
+
+Images are GeoTIFF with CRS, transform, nodata, a band a polarisation and the tag `domain`; masks are class indices with
+255 where there is no data. Sensors are in `sar_sensors`, classes and their backscatter in `backscatter`.
 
 What is modelled, in this order:
  1. a map of land cover in metres (`region_maps`), with buildings whose radar-facing walls and corners are bright;
@@ -21,148 +26,96 @@ Deterministic: (seed, number of the scene, sensor, recipe) decide every byte, on
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_engine.generators.backscatter import IGNORE, TEXTURE, mean_backscatter
-from data_engine.generators.gaussian_fields import filtered, margin, smooth_noise
-from data_engine.generators.region_maps import Regions, make_regions
-from data_engine.generators.sar_sensors import Sensor
-from mmzoo.errors import InputError, suggestion
+from data_engine.generators.backscatter import CLASSES, COLOURS, IGNORE
+from data_engine.generators.sar_imaging import Scene, SceneRecipe, make_scene
+from data_engine.generators.sar_sensors import Sensor, sensor_named
+from data_engine.output_folder import replaced_folder
+from mmzoo.errors import InputError
 
-SceneDomain = Literal["intensity", "amplitude", "db", "display8", "complex"]
-#: Powers of a wall and of a corner relative to the building's own.
-WALL_GAIN, CORNER_GAIN = 10.0, 1000.0
-#: Metres over which texture is alike.
-TEXTURE_METRES = 15.0
-#: display8 shows the amplitude from 0 to this quantile of it, as viewers stretch it.
-DISPLAY_QUANTILE = 0.99
+#: Upper left corner of scene 0, UTM zone 33 north; the others lie to the east of it, without touching.
+CRS, EAST, NORTH = "EPSG:32633", 300_000.0, 5_400_000.0
+TILE = 256
 
 
-@dataclass(frozen=True)
-class SceneRecipe:
-    """What the ground and the product are like. InputError for what cannot be made."""
+def write_scenes(
+    folder: Path, count: int, sensor: Sensor | str, seed: int = 0, recipe: SceneRecipe | None = None
+) -> list[Path]:
+    """Writes scenes 0..count-1 of series `seed` and returns the paths of their images; masks have the same names.
 
-    size: tuple[int, int] = (256, 256)
-    """Pixels, rows and columns."""
-    domain: SceneDomain = "intensity"
-    """complex: single look, whatever the sensor's looks are."""
-    field_variation: float = 1.0
-    """Standard deviation in dB of the level of a field around its class."""
-    edge: float = 0.0
-    """Share of the columns, at most, beyond the slanting end of the swath: no data there."""
-
-    def __post_init__(self) -> None:
-        if self.domain not in get_args(SceneDomain):
-            raise InputError(f"scenes are not made in {self.domain!r}.{suggestion(self.domain, get_args(SceneDomain))}")
-        if min(self.size) < 16 or self.field_variation < 0 or not 0 <= self.edge < 1:
-            raise InputError(f"scenes need 16 pixels a side, variation >= 0 and an edge in [0, 1), not {self}")
-
-
-@dataclass(frozen=True)
-class Scene:
-    """`image` (P, H, W) in the recipe's domain, polarisations in the sensor's order; NaN (display8: 0) means no data.
-    `mask` (H, W) uint8 in CLASSES, 255 where there is no data; `reflectivity` (P, H, W), the power before imaging;
-    `incidence` (W,) in degrees.
+    The raster tag `domain` says what the values are (complex rasters have none: their reader chooses a part), each band
+    is described by its polarisation. `folder` appears when all is written. InputError when something is there already,
+    or for an unknown sensor.
     """
-
-    image: NDArray
-    mask: NDArray[np.uint8]
-    reflectivity: NDArray[np.float64]
-    incidence: NDArray[np.float64]
-
-
-def make_scene(seed: int, number: int, sensor: Sensor, recipe: SceneRecipe) -> Scene:
-    """Scene `number` of the series `seed`, seen by `sensor`. The ground depends on the sensor's pixel spacing too."""
-    random = np.random.default_rng([seed, number])
-    regions = make_regions(random, recipe.size, sensor.spacing)
-    incidence = incidence_angles(random, sensor, recipe.size[1])
-    reflectivity = reflectivity_of(random, regions, sensor, incidence, recipe.field_variation)
-    noise = 10 ** (sensor.noise / 10)
-    looks = 1.0 if recipe.domain == "complex" else sensor.looks
-    image = np.stack([observe(random, power + noise, sensor.blur, looks, recipe.domain) for power in reflectivity])
-    outside = swath_edge(random, recipe.size, recipe.edge)
-    image[:, outside] = 0 if recipe.domain == "display8" else np.nan
-    return Scene(image, np.where(outside, IGNORE, regions.labels).astype(np.uint8), reflectivity, incidence)
-
-
-def incidence_angles(random: np.random.Generator, sensor: Sensor, columns: int) -> NDArray[np.float64]:
-    """Degrees along the columns of a cut-out somewhere in the sensor's swath."""
-    slope = (sensor.far - sensor.near) / (sensor.swath * 1000) * sensor.spacing
-    length = min(slope * (columns - 1), sensor.far - sensor.near)
-    start = random.uniform(sensor.near, sensor.far - length)
-    return np.minimum(start + slope * np.arange(columns), sensor.far)
+    sensor = sensor_named(sensor) if isinstance(sensor, str) else sensor
+    recipe = recipe or SceneRecipe()
+    if count < 1:
+        raise InputError(f"{count} scenes are none. Ask for 1 or more")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} exists and is not empty. Name another folder for the scenes, or remove it")
+    names = [f"{sensor.name}-{seed}-{number:05}.tif" for number in range(count)]
+    with replaced_folder(folder, overwrite=False) as building:
+        (building / "image").mkdir()
+        (building / "mask").mkdir()
+        for number, name in enumerate(names):
+            scene = make_scene(seed, number, sensor, recipe)
+            _write_image(building / "image" / name, scene, number, sensor, recipe)
+            _write_mask(building / "mask" / name, scene, number, sensor)
+        table = {str(index): {"name": name, "colour": COLOURS[index]} for index, name in enumerate(CLASSES)}
+        text = json.dumps({"classes": table, "ignore": IGNORE}, indent=1)
+        (building / "classes.json").write_text(f"{text}\n", encoding="utf-8")
+    return [folder / "image" / name for name in names]
 
 
-def reflectivity_of(
-    random: np.random.Generator, regions: Regions, sensor: Sensor, incidence: NDArray[np.float64], variation: float
-) -> NDArray[np.float64]:
-    """Power (P, H, W) of the ground. Levels of fields and texture have mean 1 in power and are alike in all bands."""
-    shape = regions.labels.shape
-    spread = variation * math.log(10) / 10
-    levels = np.exp(spread * random.standard_normal(regions.fields.max() + 1) - spread**2 / 2)
-    variance = np.log1p(np.array(TEXTURE))[regions.labels]
-    texture = smooth_noise(random, shape, TEXTURE_METRES / sensor.spacing)
-    ground = levels[regions.fields] * np.exp(np.sqrt(variance) * texture - variance / 2)
-    ground = np.where(regions.walls, ground * WALL_GAIN, ground)
-    ground[regions.points[:, 0], regions.points[:, 1]] *= CORNER_GAIN
-    columns = np.arange(shape[1])
-    return np.stack(
-        [
-            ground * mean_backscatter(one, sensor.band, incidence)[regions.labels, columns]
-            for one in sensor.polarisations
-        ]
-    )
+def _write_image(path: Path, scene: Scene, number: int, sensor: Sensor, recipe: SceneRecipe) -> None:
+    complex_values = recipe.domain == "complex"
+    nodata = {"complex": None, "display8": 0}.get(recipe.domain, float("nan"))
+    tags = {
+        "sensor": sensor.name,
+        "radar_band": sensor.band,
+        "looks": "1" if complex_values else f"{sensor.looks:g}",
+        "incidence": f"{scene.incidence[0]:.3f} to {scene.incidence[-1]:.3f} degrees",
+        "noise_floor": f"{sensor.noise:g} dB",
+        "origin": "simulated; data_engine/generators/sar_scenes.py says what is not modelled",
+    }
+    named = {"polarisation": "", **({} if complex_values else {"domain": recipe.domain})}
+    bands = [{**named, "polarisation": name} for name in sensor.polarisations]
+    _write(path, scene.image, _place(number, sensor, scene), {"nodata": nodata, "tags": tags, "bands": bands})
 
 
-def observe(
-    random: np.random.Generator, power: NDArray[np.float64], blur: tuple[float, float], looks: float, domain: str
-) -> NDArray:
-    """One image (H, W) of the reflectivity `power`: speckle, point response, looks; float32, complex64 or uint8."""
-    rows, columns = margin(blur)
-    scale = np.sqrt(np.pad(power, ((rows, rows), (columns, columns)), "reflect" if min(power.shape) > 1 else "edge"))
-    inside = (slice(rows, rows + power.shape[0]), slice(columns, columns + power.shape[1]))
-    total = np.zeros(power.shape)
-    weights = look_weights(looks)
-    for weight in weights:
-        noise = random.standard_normal((2, *scale.shape)) * (scale / math.sqrt(2))
-        field = filtered(noise[0] + 1j * noise[1], blur)[inside]
-        if domain == "complex":
-            return field.astype(np.complex64)
-        total += weight * (field.real**2 + field.imag**2)
-    return in_domain(total / sum(weights), domain)
+def _write_mask(path: Path, scene: Scene, number: int, sensor: Sensor) -> None:
+    colours = {index: (*colour, 255) for index, colour in enumerate(COLOURS)} | {IGNORE: (0, 0, 0, 0)}
+    tags = {"classes": ", ".join(f"{index} {name}" for index, name in enumerate(CLASSES))}
+    _write(path, scene.mask[None], _place(number, sensor, scene), {"nodata": IGNORE, "tags": tags, "colours": colours})
 
 
-def look_weights(looks: float) -> list[float]:
-    """Weights of independent looks whose mean has exactly `looks` equivalent looks, (sum w)^2 / sum w^2: ones, and one
-    smaller weight when the number is not whole.
-    """
-    whole = math.floor(looks)
-    if looks == whole:
-        return [1.0] * whole
-    root = math.sqrt(whole**2 - (looks - 1) * (looks * whole - whole**2))
-    return [*[1.0] * whole, (whole - root) / (looks - 1)]
+def _place(number: int, sensor: Sensor, scene: Scene) -> tuple[float, float, float]:
+    """East and north of the upper left corner, and the pixel spacing, in metres."""
+    width = scene.mask.shape[1] * sensor.spacing
+    return EAST + number * (width + 1000), NORTH, sensor.spacing
 
 
-def in_domain(power: NDArray[np.float64], domain: str) -> NDArray:
-    """Power as intensity, amplitude or dB (float32), or as a display picture (uint8)."""
-    if domain == "intensity":
-        return power.astype(np.float32)
-    if domain == "db":
-        return (10 * np.log10(power)).astype(np.float32)
-    amplitude = np.sqrt(power)
-    if domain == "amplitude":
-        return amplitude.astype(np.float32)
-    return np.clip(np.rint(amplitude / np.quantile(amplitude, DISPLAY_QUANTILE) * 255), 1, 255).astype(np.uint8)
+def _write(path: Path, bands: NDArray, place: tuple[float, float, float], about: dict[str, Any]) -> None:
+    import rasterio  # a library that only those need who write scenes
 
-
-def swath_edge(random: np.random.Generator, size: tuple[int, int], share: float) -> NDArray[np.bool_]:
-    """Where there is no data: right of a slanting line that leaves all but `share` of the columns."""
-    if share == 0:
-        return np.zeros(size, bool)
-    top, bottom = size[1] * (1 - share * random.random(2))
-    return np.arange(size[1]) >= np.linspace(top, bottom, size[0])[:, None]
+    east, north, spacing = place
+    count, height, width = bands.shape
+    tiled = {"tiled": True, "blockxsize": TILE, "blockysize": TILE} if min(height, width) >= TILE else {}
+    predictor = {"predictor": 3 if bands.dtype == np.float32 else 2} if bands.dtype != np.complex64 else {}
+    options = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": bands.dtype.name}
+    options |= {"crs": CRS, "transform": rasterio.Affine(spacing, 0, east, 0, -spacing, north)}
+    options |= {"nodata": about["nodata"], "compress": "deflate", **tiled, **predictor}
+    with rasterio.open(path, "w", **options) as file:
+        file.write(bands)
+        file.update_tags(**about["tags"])
+        for number, tags in enumerate(about.get("bands", ()), 1):
+            file.update_tags(number, **tags)
+            file.set_band_description(number, tags["polarisation"])
+        if "colours" in about:
+            file.write_colormap(1, about["colours"])

@@ -11,8 +11,7 @@ from scipy.stats import gamma, kstest
 from data_engine.generators.backscatter import CLASSES, IGNORE, WATER, mean_backscatter
 from data_engine.generators.gaussian_fields import filtered, margin, smooth_noise
 from data_engine.generators.region_maps import Regions, make_regions
-from data_engine.generators.sar_files import write_scenes
-from data_engine.generators.sar_scenes import (
+from data_engine.generators.sar_imaging import (
     SceneRecipe,
     look_weights,
     make_scene,
@@ -20,6 +19,7 @@ from data_engine.generators.sar_scenes import (
     reflectivity_of,
     swath_edge,
 )
+from data_engine.generators.sar_scenes import write_scenes
 from data_engine.generators.sar_sensors import SENSORS, Sensor, sensor_named
 from mmzoo.errors import InputError
 
@@ -250,7 +250,7 @@ def test_impossible_requests_are_refused(tmp_path):
     with pytest.raises(InputError, match="1 or more"):
         write_scenes(tmp_path / "a", 0, "uavsar")
     (tmp_path / "b/image").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds scenes already"):
+    with pytest.raises(InputError, match="is not empty"):
         write_scenes(tmp_path / "b", 1, "uavsar")
     for wrong in ({"size": (8, 64)}, {"edge": 1.0}, {"field_variation": -1}):
         with pytest.raises(InputError, match="scenes need"):

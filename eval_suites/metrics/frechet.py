@@ -74,6 +74,6 @@ def frechet_reference(first: np.ndarray, second: np.ndarray) -> float:
     """`frechet_distance` of features (N, D) by its definition: whole sets, `np.cov`, eigenvalues of the product."""
     first, second = first.astype(np.float64), second.astype(np.float64)
     covariance, other = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    trace = np.sqrt(np.linalg.eigvals(covariance @ other).astype(complex)).real.sum()
+    trace = np.real(np.sqrt(np.linalg.eigvals(covariance @ other).astype(complex))).sum()
     shift = first.mean(0) - second.mean(0)
     return float(shift @ shift + np.trace(covariance) + np.trace(other) - 2 * trace)

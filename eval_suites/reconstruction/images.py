@@ -106,22 +106,18 @@ class ShardImages(ImageSet):
         return self._reader.sample(self._rows[self.keys[number]]).fields["image"]
 
 
-def open_images(
-    path: Path, *, split: str | None = None, group: str | None = None, limit: int | None = None
-) -> ImageSet:
-    """Shards where there is an index (split "val" unless named), else a folder of images.
+def open_images(path: Path, *, split: str = "val", group: str | None = None, limit: int | None = None) -> ImageSet:
+    """Shards where there is an index, of them one split; else a folder of images, which has none.
 
     `limit`: only so many, chosen by the hash of their keys and not by their place in the alphabet; the same ones
-    wherever the images lie. InputError: nothing there, a split or group where there can be none, a limit below 1.
+    wherever the images lie. InputError: nothing there, no such split, a group for shards, a limit below 1.
     """
     if limit is not None and limit < 1:
         raise InputError(f"a limit of {limit} leaves no image. Give 1 or more.")
     if (path / INDEX_FOLDER).is_dir():
         if group is not None:
             raise InputError(f"{path} holds shards, whose groups were set when they were built. Leave the group out.")
-        images: ImageSet = ShardImages(path, split or "val")
-    elif split is not None:
-        raise InputError(f"{path} is a folder of images, which has no split {split!r}. Leave it out, or give shards.")
+        images: ImageSet = ShardImages(path, split)
     else:
         images = FolderImages(path, group)
     if limit is not None:

@@ -1,4 +1,4 @@
-"""The reconstruction suite at a glance, torch-free; README.md beside it is the protocol."""
+"""The reconstruction suite at a glance; README.md beside it is the protocol."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from eval_suites.description import Suite
 
 suite = Suite(
     name="reconstruction",
-    version="1",
-    title="PSNR and SSIM of an image tokenizer at each number of decoded levels, and how its codebooks are used",
+    version="2",
+    title="how close an image tokenizer's output is to its input at each number of levels, and at how many bits",
     metrics=("psnr", "ssim"),
     unit="image",
     measure="eval_suites.reconstruction.measure:measure",

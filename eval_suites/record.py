@@ -155,9 +155,11 @@ class SampleLogStamp:
 
 @dataclass(frozen=True)
 class EvalRecord:
-    """One evaluation. date: ISO 8601, UTC, when it ended. seconds: of measuring, over all resumes of one process each.
+    """One evaluation.
 
-    hardware, versions, git_commit: see mmzoo.environment. ValueError: a metric twice, another schema.
+    command: the line that makes it again, paths cut to names. date: ISO 8601, UTC, when it ended. seconds: of
+    measuring, None where it was resumed. device: "cpu", "cuda:0", ... hardware, versions, git_commit: see
+    mmzoo.environment. ValueError: a metric twice, another schema.
     """
 
     schema: int
@@ -168,7 +170,7 @@ class EvalRecord:
     metrics: tuple[Metric, ...]
     command: str
     date: str
-    seconds: float
+    seconds: float | None
     device: str
     hardware: Mapping[str, Any]
     versions: Mapping[str, str]

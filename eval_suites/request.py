@@ -1,8 +1,8 @@
 """The wall between the runner and a suite: what a suite is handed, and what it gives back.
 
-A suite's `evaluate(request) -> Sequence[Metric]` opens its data, calls `request.open_log(settings, data)` once, measures
-the samples that are not in that log yet, appends a row for each, and makes its metrics from the log's rows alone. So a
-killed evaluation goes on where it was, and the same log always gives the same numbers.
+A suite's `evaluate(request) -> Sequence[Metric]` opens its data, calls `request.open_log(settings, data)` once,
+measures the samples that are not in that log yet, appends a row for each, and makes its metrics from the log's rows
+alone. So a killed evaluation goes on where it was, and the same log always gives the same numbers.
 """
 
 from __future__ import annotations

@@ -78,6 +78,10 @@ class SampleLog:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the writing; calling it twice is harmless."""
         self._file.close()
 
     def __contains__(self, key: str) -> bool:

@@ -27,6 +27,8 @@ VERBS: dict[str, Command] = {
     "models info": Command("mmzoo.hub.info:main", "count the parameters of a model, without building it"),
     "models import": Command("mmzoo.hub.official:import_main", "turn the authors' checkpoint into a model folder"),
     "models export": Command("mmzoo.hub.official:export_main", "turn a model folder into the authors' layout"),
+    "eval list": Command("eval_suites.finding:main", "list the evaluation suites, their versions and metrics"),
+    "eval run": Command("eval_suites.runner:main", "measure a model with a suite: a record and a sample log"),
 }
 
 

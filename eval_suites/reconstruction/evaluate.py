@@ -41,7 +41,6 @@ def evaluate(request: EvalRequest) -> Sequence[Metric]:
         "networks": networks.describe(),
         "limit": request.limit,
         "group": request.options.get("group"),
-        "left_out": [rejected.path for rejected in images.rejected],
         "dtype": _dtype(request.model),
     }
     stamp = DataStamp(images.name, images.kind, images.split, images.identity, len(images))

@@ -25,8 +25,7 @@ from mmzoo.errors import InputError
 class ImageSet(ABC):
     """Images in the order of their keys. `groups`: what is resampled together (one scene, copies of one file).
 
-    name, kind ("folder" or "shards"), split (None for a folder) and identity are what the record says of the data;
-    `rejected` are the files of a folder that are no sound images and are left out.
+    name, kind ("folder" or "shards"), split (None for a folder) and identity are what the record says of the data.
     """
 
     kind: str
@@ -37,7 +36,6 @@ class ImageSet(ABC):
         self.identity = identity
         self.keys: list[str] = []
         self.groups: list[str] = []
-        self.rejected: list[Rejected] = []
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -48,27 +46,31 @@ class ImageSet(ABC):
 
 
 class FolderImages(ImageSet):
-    """All sound images of a folder, at any depth. `group`: regex over relative paths, as `mmzoo data build --group`."""
+    """All images of a folder, at any depth. `group`: regex over relative paths, as `mmzoo data build --group`.
+
+    InputError: no image, or a broken one: a set that shrinks in silence is another set.
+    """
 
     kind = "folder"
 
     def __init__(self, folder: Path, group: str | None = None) -> None:
         pattern = group_pattern(group)
         found: list[tuple[str, str, str]] = []
-        rejected: list[Rejected] = []
         paths = list_files(folder)
         for path in tracked(paths, "looking at images", len(paths)):
             image = examine(folder, path, Counter())
             if isinstance(image, ImageFile):
                 found.append((sample_key(path), path, image.sha256))
-            elif image is not None:
-                rejected.append(image)
+            elif isinstance(image, Rejected):
+                raise InputError(
+                    f"{folder / image.path}: {image.reason}. Remove it, or build shards, which leave it out: "
+                    f"mmzoo data build images"
+                )
         if not found:
-            raise InputError(f"no sound image in {folder}. Give a folder of images, or shards: mmzoo data build")
+            raise InputError(f"no image in {folder}. Give a folder of images, or shards: mmzoo data build")
         found.sort()
         listed = "".join(f"{key} {sha256}\n" for key, _, sha256 in found)
         super().__init__(folder.resolve().name, None, hashlib.sha256(listed.encode()).hexdigest())
-        self.rejected = rejected
         self.keys = [key for key, _, _ in found]
         self.groups = _copies_together([(group_of(path, pattern), sha256) for _, path, sha256 in found])
         self._files = {key: (folder / path, sha256) for key, path, sha256 in found}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,11 @@ class Settings:
 
         InputError: neither says it.
         """
-        size = getattr(config, "image_size", None)
         levels = options.get("levels") or level_steps(_needed(config, "pixel_levels", "levels"))
         return cls(
             levels=tuple(levels),
             codebook_size=_needed(config, "codebook_size", None),
-            resize=options.get("resize") or Resize("square", size if size else _needed(config, "image_size", "resize")),
+            resize=Resize(*(options.get("resize") or ("square", _needed(config, "image_size", "resize")))),
             codecs=tuple(options.get("codecs") or ()),
             batch=options.get("batch") or cls.batch,
             weights={name: options.get(name) for name in ("vgg", "alex", "inception")},
@@ -72,25 +71,3 @@ def _needed(config: Any, name: str, option: str | None) -> int:
         ask = f"Give --{option}" if option else "This suite measures tokenizers with codebooks of one size"
         raise InputError(f"the model's configuration has no {name}. {ask}.")
     return value
-
-
-def read_resize(text: str) -> Resize:
-    """ "none", "crop16" (multiples of 16 px) or "256" (shorter side and centre crop); for an Option."""
-    if text == "none":
-        return Resize("none")
-    number = text.removeprefix("crop")
-    if not number.isdecimal():
-        raise InputError(f"{text!r}: give none, crop16 (the largest multiple of 16 px), or px such as 256.")
-    return Resize("square" if number == text else "crop", int(number))
-
-
-def read_codecs(text: str) -> Sequence[str]:
-    """ "jpeg,webp", or "none"; for an Option."""
-    return () if text == "none" else tuple(sorted(set(text.split(","))))
-
-
-def read_count(text: str) -> int:
-    """A whole number from 1 up; for an Option."""
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"{text!r}: give a whole number from 1 up.")
-    return int(text)

@@ -64,8 +64,8 @@ def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def ssim_range_2(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """SSIM (B,) as LlamaGen and its descendants report it, of uint8 images (B, H, W, 3): not comparable with `ssim`.
 
-    Values in [0, 1] with a data range of 2, which makes the stabilising constants four times too large and the number
-    too high; scikit-image's defaults otherwise: uniform window of 7 px, sample covariance (spec evotok.md section 5.1).
+    Values in [0, 1] with a data range of 2: the constants that keep quotients of small numbers stable are four times
+    too large, which raises the number. The rest is scikit-image's default: uniform window of 7 px, sample covariance.
     """
     _check(first, second)
     if min(first.shape[1:3]) < UNIFORM_WINDOW:

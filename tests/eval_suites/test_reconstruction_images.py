@@ -70,7 +70,7 @@ def test_what_the_data_is_changes_with_its_bytes_only(place, tmp_path):
     assert open_images(copy).identity == some.identity
     Image.new("RGB", (40, 32)).save(copy / "scene1_a.png")
     assert open_images(copy).identity != some.identity
-    with pytest.raises(InputError, match="scene1_a.png has changed since"):
+    with pytest.raises(InputError, match=r"scene1_a.png has changed since"):
         some.pixels(next(number for number, key in enumerate(some.keys) if key.startswith("scene1_a")))
 
 
@@ -79,7 +79,7 @@ def test_a_users_mistake_is_named(place, tmp_path):
         open_images(place / "images", limit=0)
     with pytest.raises(InputError, match="no split 'test'"):
         open_images(place / "shards", split="test")
-    with pytest.raises(InputError, match="the split 'val' .* is empty"):
+    with pytest.raises(InputError, match=r"the split 'val' .* is empty"):
         open_images(place / "shards")
     with pytest.raises(InputError, match="groups were set when they were built"):
         open_images(place / "shards", split="train", group="(a)")
@@ -89,7 +89,7 @@ def test_a_users_mistake_is_named(place, tmp_path):
     with pytest.raises(InputError, match="no image in"):
         open_images(tmp_path)
     (tmp_path / "cut.png").write_bytes((place / "images/grey.png").read_bytes()[:60])
-    with pytest.raises(InputError, match="cut.png: .* mmzoo data build images"):
+    with pytest.raises(InputError, match=r"cut.png: .* mmzoo data build images"):
         open_images(tmp_path)
 
 

@@ -19,6 +19,8 @@ BENCHES = (
     "code_reading",
     "evotok_step",
     "sar_descriptors",
+    "experts",
+    "crossearth_encoder",
 )
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"
 

@@ -27,29 +27,22 @@ def draw(path: Path) -> None:
     sensor = sensor_named("gaofen3-fsi")
     scene = make_scene(7, 0, sensor, SceneRecipe((SIDE, SIDE), "db"))
     image = torch.as_tensor(scene.image[0])
-    power = torch.pow(10, image / 10)
-    _, looks, roughness = local_descriptors(power[None, None], "intensity", WINDOW)[0]
-    filtered = {name: despeckle(image, "db", SpeckleFilter(name, sensor.looks)) for name in ("boxcar", "refined_lee")}
+    boxcar, refined = (despeckle(image, "db", SpeckleFilter(name, sensor.looks)) for name in ("boxcar", "refined_lee"))
+    _, looks, roughness = local_descriptors(image[None, None], "db", WINDOW)[0]
+    panels = [
+        (f"{sensor.name}, HH, dB, {sensor.looks:g} looks", image, "gray", DECIBELS),
+        ("map: " + ", ".join(CLASSES), np.array(COLOURS, np.uint8)[scene.mask], None, (None, None)),
+        ("boxcar 7 x 7, dB", boxcar, "gray", DECIBELS),
+        ("refined Lee, dB", refined, "gray", DECIBELS),
+        (f"looks in {WINDOW} x {WINDOW} pixels", looks, "viridis", (0, 4)),
+        (f"roughness in {WINDOW} x {WINDOW} pixels, dB", 10 * roughness.log10(), "viridis", (None, None)),
+    ]
     figure = Figure(figsize=(10, 7), layout="constrained")
-    panels = figure.subplots(2, 3)
-    for axis, (title, values) in zip(
-        panels.flat,
-        {
-            f"{sensor.name}, HH, dB, {sensor.looks:g} looks": image,
-            "map: " + ", ".join(CLASSES): np.array(COLOURS, np.uint8)[scene.mask],
-            "boxcar 7 x 7": filtered["boxcar"],
-            "refined Lee": filtered["refined_lee"],
-            f"looks in {WINDOW} x {WINDOW} pixels": looks,
-            f"roughness in {WINDOW} x {WINDOW} pixels, dB": 10 * roughness.log10(),
-        }.items(),
-        strict=True,
-    ):
-        decibels = "dB" in title and "roughness" not in title or title.startswith(("boxcar", "refined"))
-        limits = DECIBELS if decibels else (0, 4) if title.startswith("looks") else (None, None)
-        shown = axis.imshow(values, cmap="gray" if decibels else "viridis", vmin=limits[0], vmax=limits[1])
+    for axis, (title, values, colours, (least, most)) in zip(figure.subplots(2, 3).flat, panels, strict=True):
+        shown = axis.imshow(values, cmap=colours, vmin=least, vmax=most)
         axis.set_title(title, fontsize=8)
         axis.set_axis_off()
-        if not title.startswith("map"):
+        if colours:
             figure.colorbar(shown, ax=axis, shrink=0.7)
     figure.savefig(path, dpi=80)
 

@@ -19,7 +19,7 @@ HOUSE_METRES, STREET_METRES = (25.0, 90.0), 20.0
 #: Share of the fields that lie bare, share of the land that is wooded, of its width and height that is town.
 BARE_SHARE, WOOD_SHARE, TOWN_SHARE = 0.3, 0.25, 0.35
 #: Share of the buildings with a corner that reflects everything.
-POINT_SHARE = 0.25
+POINT_SHARE = 0.1
 
 
 @dataclass(frozen=True)

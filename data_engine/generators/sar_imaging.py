@@ -16,8 +16,8 @@ from data_engine.generators.sar_sensors import Sensor
 from mmzoo.errors import InputError, suggestion
 
 SceneDomain = Literal["intensity", "amplitude", "db", "display8", "complex"]
-#: Powers of a wall and of a corner relative to the building's own.
-WALL_GAIN, CORNER_GAIN = 10.0, 1000.0
+#: Powers of a wall relative to its building, and of a corner relative to the wall it stands on.
+WALL_GAIN, CORNER_GAIN = 10.0, 30.0
 #: Metres over which texture is alike.
 TEXTURE_METRES = 15.0
 #: display8 shows the amplitude from 0 to this quantile of it, as viewers stretch it.

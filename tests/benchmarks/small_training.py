@@ -1,4 +1,4 @@
-"""What the trainers of the trainer bench train: a model so small that a step costs little beside the trainer's own work.
+"""What the trainers of the trainer bench train: a model so small that the trainer itself is most of a step.
 
 The batches lie in memory, so no contender waits for data.
 """

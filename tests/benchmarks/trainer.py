@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from data_engine.image_shards import BuildSettings, build_image_shards
 from mmzoo.training import cli
+from mmzoo.training.lean_steps import ASKS_THE_DRIVER
 from mmzoo.training.stepping import updates
 from tests.benchmarks.peers import plain_training, transformers_training
 from tests.benchmarks.record import Comparison
@@ -44,7 +46,10 @@ model:
 data:
   class_path: tests.benchmarks.small_training.DataInMemory
   init_args:
-    {{index: "{index}", transform: tests.benchmarks.small_training.untouched, global_batch: 1, steps_per_epoch: {steps}}}
+    index: "{index}"
+    transform: tests.benchmarks.small_training.untouched
+    global_batch: 1
+    steps_per_epoch: {steps}
 trainer:
   accelerator: cpu
   devices: 1
@@ -92,6 +97,7 @@ def ours(index: Path, folder: Path, steps: int) -> Trained:
     config = folder / "config.yaml"
     settings = {"lr": LR, "clip": CLIP, "decay": DECAY, "log_every": LOG_EVERY}
     config.write_text(CONFIG.format(index=index, steps=steps, **settings))
+    os.environ[ASKS_THE_DRIVER] = "1"  # as in a process that has just imported Lightning
     with contextlib.redirect_stderr(io.StringIO()):
         cli.main(["-c", str(config), "--run", str(folder / "run")], "mmzoo fit")
     check_files(folder / "run", steps)
@@ -112,6 +118,7 @@ def check_files(run: Path, steps: int) -> None:
 
 def transformers_trainer(folder: Path, steps: int) -> Trained:
     """The same with transformers' Trainer."""
+    os.environ.pop(ASKS_THE_DRIVER, None)  # as in a process without Lightning
     model = small_model()
     seconds = transformers_training.train(
         model,
@@ -131,6 +138,7 @@ def transformers_trainer(folder: Path, steps: int) -> Trained:
 
 def by_hand(steps: int) -> Trained:
     """The same without a trainer."""
+    os.environ.pop(ASKS_THE_DRIVER, None)
     model = small_model()
     return Trained(1000 * plain_training.train(model, batches(), steps, WARMUP, LR, CLIP), weights_of(model))
 

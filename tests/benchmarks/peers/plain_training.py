@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 
-def train(  # noqa: PLR0913 - what the trainers are told, too
+def train(
     model: PreTrainedModel, batches: Sequence[dict[str, Tensor]], steps: int, warmup: int, lr: float, clip: float
 ) -> float:
     """Trains for `steps` updates, over and over through `batches`. Returns seconds a step after the first `warmup`."""

@@ -61,7 +61,7 @@ class StepClock(TrainerCallback):
             self.seconds = now - self._start
 
 
-def train(  # noqa: PLR0913 - what the other trainers are told, too
+def train(
     model: PreTrainedModel,
     batches: Sequence[dict[str, Tensor]],
     steps: int,

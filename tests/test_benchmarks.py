@@ -122,7 +122,7 @@ def test_trainers_that_train_otherwise_are_caught():
     same = {name: trainer.Trained(1.0, dict(trained)) for name in ("ours", "transformers", "by hand")}
     trainer.check(same)
     other = {**trained, "layers.0.bias": trained["layers.0.bias"] + 1e-3}
-    with pytest.raises(AssertionError, match="ours trains layers.0.bias otherwise"):
+    with pytest.raises(AssertionError, match=r"ours trains .* otherwise"):
         trainer.check({**same, "ours": trainer.Trained(1.0, other)})
     with pytest.raises(AssertionError, match="was not trained"):
         trainer.check({"by hand": trainer.Trained(1.0, start)})

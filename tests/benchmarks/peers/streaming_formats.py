@@ -1,4 +1,4 @@
-"""litdata and MosaicML streaming, each over its own copy of the samples in its own format; `make bench-env` brings them.
+"""litdata and MosaicML streaming, each over its own copy of the samples in its own format; from `make bench-env`.
 
 A sample is one field of bytes. Read in stored order, in one process, without a cache of their own to fill.
 """

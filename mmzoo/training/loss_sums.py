@@ -54,8 +54,8 @@ class WeightedLoss:
 
         KeyError: a part that `counts` does not name.
         """
-        shares = [self.weights[name] * part.over(counts[name]) for name, part in self.parts.items()]
-        return torch.stack(shares).sum()
+        shares = [_weighted(self.weights[name], part.over(counts[name])) for name, part in self.parts.items()]
+        return torch.stack(shares).sum() if len(shares) > 1 else shares[0]
 
     def plus(self, name: str, part: LossSum, weight: float | Tensor = 1.0) -> WeightedLoss:
         """This loss with one part more. ValueError: it has a part of that name."""
@@ -67,6 +67,11 @@ class WeightedLoss:
         if self.parts.keys() != other.parts.keys() or self.weights != other.weights:
             raise ValueError(f"losses with parts {list(self.parts)} and {list(other.parts)} do not add up")
         return WeightedLoss({name: part + other.parts[name] for name, part in self.parts.items()}, self.weights)
+
+
+def _weighted(weight: float, share: Tensor) -> Tensor:
+    """Their product, without a node in the graph where that changes nothing."""
+    return share if weight == 1 else weight * share
 
 
 def at_least_one(count: Count) -> Count:

@@ -33,6 +33,7 @@ class WeightAverage(Callback):
         self.decay = decay
         self.warmup = warmup
         self.average: dict[str, Tensor] = {}
+        self._followed: list[nn.Parameter] = []  #: in the order of `average`
         self._kept: dict[str, Tensor] = {}  #: the trained weights, while the average is in their place
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class WeightAverage(Callback):
             if updates(trainer):
                 _note(trainer, f"the checkpoint holds no averaged weights; they start at step {updates(trainer)}")
             self.average = {name: weight.detach().float().clone() for name, weight in weights.items()}
+        self._followed = list(weights.values())  # once: to walk a model's modules costs more than to average it
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -65,10 +67,8 @@ class WeightAverage(Callback):
             return
         n = updates(trainer)
         decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
-        weights = averaged_parameters(pl_module)
-        now = [weight.detach().float() for weight in weights.values()]
-        averages = [self.average[name] for name in weights]
-        torch._foreach_lerp_(averages, now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        now = [weight if weight.dtype == torch.float32 else weight.float() for weight in self._followed]
+        torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.put_in(pl_module)

@@ -171,7 +171,7 @@ LEVERS: dict[str, Callable[[PlainStep], None]] = {
     "sums without the one-hot matrix": with_our_statistics,
     "fused attention": with_fused_attention,
 }
-REST = "the rest (SiLU, commitment, codebook update)"
+REST = "the rest of our step"
 
 
 def published(gan_weight: float) -> PlainStep:
@@ -217,8 +217,8 @@ def _against(case: str, peer: Figures, ours: Figures, at_least: float | None = N
 
 
 def shares(ladder: Mapping[str, Figures]) -> str:
-    """Of what all levers take off together, the part of each, by medians; in the order in which they were pulled."""
-    middles = [figures.middle for figures in ladder.values()]
-    whole = middles[0] - middles[-1]
-    parts = zip(list(ladder)[1:], itertools.pairwise(middles), strict=True)
+    """Of what all levers take off together, the part of each, by least figures; in the order of pulling."""
+    least = [figures.least for figures in ladder.values()]
+    whole = least[0] - least[-1]
+    parts = zip(list(ladder)[1:], itertools.pairwise(least), strict=True)
     return ", ".join(f"{name} {(before - after) / whole:.0%}" for name, (before, after) in parts)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from eval_suites.metrics.weights_file import NotMeasuredError, checked_sha256, find_weights, read_weights
+from eval_suites.metrics.weights_file import NotMeasuredError, find_weights
 from mmzoo.errors import InputError
+from mmzoo.hub.torch_weights import checked_sha256, read_weights
 
 FILE_NAME = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE_NAME}"

@@ -15,9 +15,10 @@ from torch import nn
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
 from eval_suites.metrics.reconstruction import to_tensor
-from eval_suites.metrics.weights_file import checked_sha256, find_weights, read_weights
+from eval_suites.metrics.weights_file import find_weights
 from mmzoo.durable_files import sha256_of
 from mmzoo.errors import InputError
+from mmzoo.hub.torch_weights import checked_sha256, read_weights
 
 Backbone = Literal["vgg", "alex"]
 

@@ -17,8 +17,9 @@ from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from eval_suites.metrics.inception import FILE_NAME, Inception
 from eval_suites.metrics.lpips import SOURCES, Lpips
 from eval_suites.metrics.reconstruction import to_tensor
-from eval_suites.metrics.weights_file import NotMeasuredError, checked_sha256, find_weights, read_weights
+from eval_suites.metrics.weights_file import NotMeasuredError, find_weights
 from mmzoo.errors import InputError
+from mmzoo.hub.torch_weights import checked_sha256, read_weights
 
 #: Where the activations that LPIPS compares stand in torchvision's `features`.
 TAPS = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}

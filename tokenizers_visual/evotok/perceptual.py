@@ -6,7 +6,6 @@ trained on ImageNet by torchvision and does not come with any package: it is rea
 
 from __future__ import annotations
 
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from mmzoo.durable_files import sha256_of
 from mmzoo.errors import InputError
+from mmzoo.hub.torch_weights import cached_weights, checked_sha256, read_weights
 from mmzoo.training.loss_sums import LossSum
 
 #: torchvision's file; the part after the dash is how its sha256 begins.
@@ -56,9 +56,9 @@ class Perceptual(nn.Module):
         """LPIPS with its weights: `backbone` is a file of VGG16 weights, None = torch's cache. InputError if absent."""
         file = _backbone_file(backbone)
         loss = cls()
-        loss.load_backbone(_read(file), str(file))
+        loss.load_backbone(read_weights(file), str(file))
         loss.load_heads(heads_file())
-        loss.receipt = {"file": str(file), "sha256": _checked_sha256(file), "heads_sha256": HEADS_SHA256}
+        loss.receipt = {"file": str(file), "sha256": checked_sha256(file), "heads_sha256": HEADS_SHA256}
         return loss
 
     def load_backbone(self, state: dict[str, Tensor], source: str) -> None:
@@ -79,7 +79,7 @@ class Perceptual(nn.Module):
         """Takes the linear heads of LPIPS version 0.1."""
         if sha256_of(file) != HEADS_SHA256:
             raise RuntimeError(f"{file} is not LPIPS 0.1 for VGG: torchmetrics changed it")
-        state = _read(file)
+        state = read_weights(file)
         for number, head in enumerate(self.heads):
             head.data.copy_(state[f"lin{number}.model.1.weight"])
 
@@ -143,35 +143,10 @@ def heads_file() -> Path:
 
 
 def _backbone_file(given: str | None) -> Path:
-    file = Path(given).expanduser() if given else Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE_FILE
+    file = Path(given).expanduser() if given else cached_weights(BACKBONE_FILE)
     if not file.is_file():
         raise InputError(
             f"the perceptual loss needs the weights of VGG16, and there is no {file}. Fetch {BACKBONE_URL} and name "
             f"it: model.init_args.losses.perceptual_weights_file, or train without: losses.perceptual: none"
         )
     return file
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file; InputError when it is damaged."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    # torch, pickle, zipfile and safetensors each raise their own types for a damaged file.
-    except Exception as fault:
-        raise InputError(f"{file} cannot be read as weights ({type(fault).__name__}). Fetch it again.") from fault
-    if not isinstance(state, dict):
-        raise InputError(f"{file} holds a {type(state).__name__}, not weights by name. Give {BACKBONE_FILE}.")
-    return state
-
-
-def _checked_sha256(file: Path) -> str:
-    """The sha256 of a weights file; InputError where its name tells another one, as torchvision's names do."""
-    found, told = sha256_of(file), re.search(r"-([0-9a-f]{8})\.\w+$", file.name)
-    if told and not found.startswith(told[1]):
-        raise InputError(f"{file} is damaged: its sha256 begins with {found[:8]}. Fetch {BACKBONE_URL} again.")
-    return found

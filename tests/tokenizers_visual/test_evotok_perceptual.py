@@ -146,7 +146,7 @@ def test_weights_of_another_network_are_named(backbone, tmp_path):
     cases = [
         ({n: v for n, v in state.items() if "features.28" not in n}, r"features.28.weight is missing"),
         ({**state, "features.0.bias": torch.zeros(3)}, r"features.0.bias is \(3,\), not \(64,\)"),
-        ([1, 2], "holds a list"),
+        ([1, 2], "holds no weights by name"),
     ]
     for wrong, message in cases:
         torch.save(wrong, tmp_path / "wrong.pth")

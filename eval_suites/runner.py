@@ -20,13 +20,13 @@ from eval_suites.description import Option, Suite
 from eval_suites.evaluation import AlreadyMeasuredError, Evaluation
 from eval_suites.finding import get_suite
 from eval_suites.model_loading import checked_device, load_model
-from eval_suites.record import RECORD_FILE, EvalRecord, Metric, write_record
+from eval_suites.record import RECORD_FILE, EvalRecord, write_record
 from eval_suites.request import EvalRequest
 from eval_suites.strict_json import to_plain
+from eval_suites.wording import metric_text
 from mmzoo.errors import CommandParser, InputError
 from mmzoo.families import load_object
 from mmzoo.hub.facts import command_without_paths
-from mmzoo.report.record import Measure
 
 
 def run_suite(suite: Suite, arguments: Any, command: str) -> EvalRecord:
@@ -64,25 +64,19 @@ def _read(option: Option, text: str | None) -> Any:
 
 
 def summary(record: EvalRecord) -> str:
-    """The numbers for a person, one line each."""
-    lines = [f"{record.suite.name}, version {record.suite.version}: {record.model.name} on {record.data.name}"]
-    width = max((len(metric.name) for metric in record.metrics), default=0)
+    """The numbers for a person, one line each; then what was not measured, one line a reason."""
+    measured = [metric for metric in record.metrics if metric.value is not None]
+    width = max((len(metric.name) for metric in measured), default=0)
+    levels = dict.fromkeys(f"{100 * metric.level:g} %" for metric in measured if metric.level is not None)
+    title = f"{record.suite.name}, version {record.suite.version}: {record.model.name} on {record.data.name}"
+    lines = [title + (f" ({', '.join(levels)} intervals over groups)" if levels else "")]
+    lines += [f"  {metric.name:<{width}}  {metric_text(metric)}" for metric in measured]
+    reasons: dict[str, list[str]] = {}
     for metric in record.metrics:
-        shown = measure_of(metric)
         if metric.not_measured is not None:
-            text = f"not measured: {metric.not_measured}"
-        else:
-            interval = f"  ({shown.interval_text}, {shown.level_text})" if shown.interval_text else ""
-            text = f"{shown.value_text} {metric.unit}".rstrip() + interval
-            text += f"  n {metric.n_values} in {metric.n_groups}" if metric.n_values else ""
-            text += f", {metric.n_infinite} exact left out" if metric.n_infinite else ""
-        lines.append(f"  {metric.name:<{width}}  {text}")
+            reasons.setdefault(metric.not_measured, []).append(metric.name)
+    lines += [f"  not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
     return "\n".join(lines) + "\n"
-
-
-def measure_of(metric: Metric) -> Measure:
-    """The metric as the reports write numbers: with as many digits as its interval supports."""
-    return Measure(metric.name, metric.value, metric.unit, metric.low, metric.high, metric.level)
 
 
 def _parser(prog: str, suite: Suite | None) -> CommandParser:

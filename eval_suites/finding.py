@@ -58,6 +58,7 @@ def main(argv: list[str], prog: str) -> int:
     for suite in suites:
         sys.stdout.write(f"{suite.name}, version {suite.version}: {suite.title}\n")
         sys.stdout.write(f"  metrics {', '.join(suite.metrics)}\n")
+        width = max((len(option.name) for option in suite.options), default=0)
         for option in suite.options:
-            sys.stdout.write(f"  --{option.name:<7} {option.help}\n")
+            sys.stdout.write(f"  --{option.name:<{width}}  {option.help}\n")
     return 0

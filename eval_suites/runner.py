@@ -64,10 +64,18 @@ def _read(option: Option, text: str | None) -> Any:
 
 
 def summary(record: EvalRecord) -> str:
-    """The numbers for a person, one line each."""
-    width = max((len(metric.name) for metric in record.metrics), default=0)
-    lines = [f"{record.suite.name}, version {record.suite.version}: {record.model.name} on {record.data.name}"]
-    lines += [f"  {metric.name:<{width}}  {metric_text(metric)}" for metric in record.metrics]
+    """The numbers for a person, one line each; then what was not measured, one line a reason."""
+    measured = [metric for metric in record.metrics if metric.value is not None]
+    width = max((len(metric.name) for metric in measured), default=0)
+    levels = dict.fromkeys(f"{100 * metric.level:g} %" for metric in measured if metric.level is not None)
+    title = f"{record.suite.name}, version {record.suite.version}: {record.model.name} on {record.data.name}"
+    lines = [title + (f" ({', '.join(levels)} intervals over groups)" if levels else "")]
+    lines += [f"  {metric.name:<{width}}  {metric_text(metric)}" for metric in measured]
+    reasons: dict[str, list[str]] = {}
+    for metric in record.metrics:
+        if metric.not_measured is not None:
+            reasons.setdefault(metric.not_measured, []).append(metric.name)
+    lines += [f"  not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
     return "\n".join(lines) + "\n"
 
 

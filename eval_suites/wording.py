@@ -27,8 +27,6 @@ def basis_text(metric: Metric) -> str:
 
 
 def metric_text(metric: Metric) -> str:
-    """The whole metric on one line, without its name."""
-    if metric.not_measured is not None:
-        return f"not measured: {metric.not_measured}"
+    """The value of a measured metric and what it rests on, on one line."""
     basis = basis_text(metric)
     return f"{value_text(metric)} {metric.unit}".rstrip() + (f"  ({basis})" if basis else "")

@@ -140,7 +140,9 @@ def markdown_text(tables: Sequence[Table], superseded: Sequence[Superseded]) -> 
         lines += [f"## {table.suite.name}, version {table.suite.version}: {data_text(table.data)}", ""]
         lines += [f"- {_escaped(line)}" for line in settings_text(table.suite.settings)]
         lines += ["", *_markdown_table(table), ""]
-        lines += [f"Not measured: {_escaped(name)} ({_escaped(reason)})." for name, reason in table.absent.items()]
+        lines += [
+            f"Not measured: {_escaped(names)} ({_escaped(reason)})." for reason, names in table.absent_by_reason()
+        ]
         lines += [""] if table.absent else []
     lines += [
         f"Superseded: {_escaped(one.old.record.model.name)} of {one.old.record.date} "

@@ -53,6 +53,13 @@ class Table:
         """The column that the rows are in the order of; None: that of their names."""
         return next((column.name for column in self.columns if column.higher_is_better is not None), None)
 
+    def absent_by_reason(self) -> list[tuple[str, str]]:
+        """(why, the metrics) of what no row has."""
+        found: dict[str, list[str]] = {}
+        for name, reason in self.absent.items():
+            found.setdefault(reason, []).append(name)
+        return [(reason, ", ".join(names)) for reason, names in found.items()]
+
     @property
     def judged(self) -> int:
         """How many pairs were judged, over all columns."""
@@ -144,8 +151,8 @@ def _compared(column: Column, entries: Sequence[Entry]) -> Column:
 
 
 def _letters(column: Column, entries: Sequence[Entry]) -> dict[int, str]:
-    """Row number -> letters; nothing where there is nothing to compare."""
-    if not column.comparisons:
+    """Row number -> letters; nothing where no pair could be judged."""
+    if all(one.method == NEITHER for one in column.comparisons):
         return {}
     measured = [number for number, entry in enumerate(entries) if _value(entry, column.name) is not None]
     best_first = sorted(

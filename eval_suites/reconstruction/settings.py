@@ -40,11 +40,12 @@ class Settings:
 
         InputError: neither says it.
         """
+        how, size = options.get("resize") or ("square", _needed(config, "image_size", "resize"))
         levels = options.get("levels") or level_steps(_needed(config, "pixel_levels", "levels"))
         return cls(
             levels=tuple(levels),
             codebook_size=_needed(config, "codebook_size", None),
-            resize=Resize(*(options.get("resize") or ("square", _needed(config, "image_size", "resize")))),
+            resize=Resize(how, size),
             codecs=tuple(options.get("codecs") or ()),
             batch=options.get("batch") or cls.batch,
             weights={name: options.get(name) for name in ("vgg", "alex", "inception")},

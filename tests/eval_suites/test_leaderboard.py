@@ -132,7 +132,7 @@ def test_groups_not_crops_are_resampled(tmp_path):
     (table,) = tables_of(tmp_path)
     (comparison,) = table.columns[0].comparisons
     assert (comparison.method, comparison.told_apart) == ("no interval", False)
-    assert [row.tied["psnr@4"] for row in table.rows] == ["a", "a"]
+    assert all(not row.tied for row in table.rows)  # nothing was judged, so nothing is marked
 
 
 def test_without_rows_the_intervals_decide(tmp_path):

@@ -96,7 +96,8 @@ def test_it_leaves_a_record_and_its_log(run, suite, tmp_path, model_folder):
     assert [row.key for row in read_sample_log(tmp_path / "out", record.samples)] == ["aa", "ab", "bbbb", "cc"]
     assert "length@1  7.5 px" in output.out
     assert "n 4 in 3)" in output.out
-    assert "lpips     not measured: weights absent" in output.out
+    assert "  not measured: lpips (weights absent)\n" in output.out
+    assert "(95 % intervals over groups)" in output.out
 
 
 def test_json_is_the_record_and_nothing_else(run, tmp_path):

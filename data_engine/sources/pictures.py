@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Pictures(Protocol):
     identity: str
     count: int
     other_fields: list[str]  #: the fields of a sample beside the image
+    reading: dict[str, Any]  #: how pixels and splits are made, as JSON values
 
     def read(self, row: int) -> Picture | None:
         """The picture of a row; BrokenSampleError when it is broken."""
@@ -68,6 +69,7 @@ class FolderPictures:
     def __init__(self, folder: Path, rules: DecodeRules, val_fraction: float, leave_out: Path | None = None) -> None:
         self.folder, self.rules, self.val_fraction = folder, rules, val_fraction
         self.name = folder.resolve().name or "images"
+        self.reading = {"background": rules.background, "val_fraction": val_fraction}
         self._files = sorted((sample_key(path), path) for path in list_files(folder, leave_out))
         for (key, path), (other, twin) in zip(self._files, self._files[1:], strict=False):
             if key == other:
@@ -118,6 +120,7 @@ class ShardPictures:
             raise InputError(f"{folder} holds {', '.join(self.index.fields)}, not images. Name shards of images")
         self._readers = threading.local()  # a reader's open files are one thread's own
         self.rules = rules
+        self.reading = {"background": rules.background}
         self.name, self.identity, self.count = self.index.source, self.index.identity, self.index.count
         self.other_fields = [name for name in self.index.fields if name != "image"]
 

@@ -138,6 +138,7 @@ def test_training_reads_the_codes_back(run, photos, tmp_path):
     reader = ShardReader(ShardIndex.open(tmp_path / "codes"))
     for codes, name in zip(batch["codes"], batch["sample_ids"], strict=True):
         row = reader.index.find(name.split("/")[1].split("@")[0])
+        assert row is not None
         assert np.array_equal(codes, reader.sample(row).fields["codes"][..., :2])
 
 

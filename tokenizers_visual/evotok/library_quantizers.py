@@ -173,7 +173,7 @@ class ResidualVQQuantizer(LibraryQuantizer):
 
     def tables(self) -> Tensor:
         """See LibraryQuantizer."""
-        return self.library.codebooks.detach()
+        return self.library.codebooks.detach()  # pyright: ignore[reportAttributeAccessIssue]
 
     def codes_of(self, inner: Tensor) -> Tensor:
         """See LibraryQuantizer."""
@@ -241,7 +241,8 @@ class LFQQuantizer(LibraryQuantizer):
             library = LFQ(
                 codebook_size=self.settings.codebook_size, entropy_loss_weight=self.settings.lfq_entropy_weight
             )
-            library.register_buffer("mask", library.mask, persistent=False)  # powers of two: no state
+            mask: Any = library.mask
+            library.register_buffer("mask", mask, persistent=False)  # powers of two: no state
         return library
 
     def tables(self) -> Tensor:

@@ -80,7 +80,7 @@ class PositionDataset(Dataset[Batch]):
         try:
             values = self.transform(sample, self.randomness.at(epoch, position))
         except InputError as mistake:
-            fault = self.reader.fault(row, "image", str(mistake))
+            fault = self.reader.fault(row, self.reader.index.fields[0], str(mistake))
             raise BrokenSampleError(fault, self.reader.index.folder) from None
         except Exception as fault:
             fault.add_note(f"in the transform of {self.reader.location(row)}")

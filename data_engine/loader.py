@@ -154,7 +154,7 @@ def make_loader(
     )
     if settings.workers:
         load_jpeg_decoder()  # here, so that workers share it: loaded by each one alone it takes 150 MB of each
-    loader.quarantine = Quarantine(settings.budget, index.count, settings.quarantine)
+    loader.quarantine = Quarantine(settings.budget, index.count, settings.quarantine, index.remedy)
     return loader
 
 

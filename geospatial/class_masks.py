@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,13 @@ class ClassTable:
     """Classes in the order of the model's outputs.
 
     `ids`: the id of each class in the masks, integers; `names`: of each class; `ignore`: ids that mean "not labelled".
+    `remap`: (id in the masks, id of a class) pairs of a data set with classes of its own; then only those are known.
     """
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
     ignore: tuple[int, ...] = (IGNORE,)
+    remap: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.ids) <= MOST_CLASSES:
@@ -57,6 +59,26 @@ class ClassTable:
         left_out = (ignore,) if isinstance(ignore, int) else tuple(ignore)
         return cls(ids, tuple(str(name) for name in content.values()), left_out)
 
+    def remapped(self, remap: Mapping[int, int] | None) -> ClassTable:
+        """The same classes, for masks with other ids: {id in the masks: id of a class or one to ignore}.
+
+        InputError: a target that is neither.
+        """
+        if remap is None:
+            return self
+        known = {*self.ids, *self.ignore}
+        for number, target in remap.items():
+            if target not in known:
+                raise InputError(f"remap sends {number} to {target}, which is no id of the class table. Known: {known}")
+        classes = tuple((number, target) for number, target in remap.items() if target in self.ids)
+        ignored = tuple(number for number, target in remap.items() if target in self.ignore)
+        return replace(self, ignore=tuple({*self.ignore, *ignored} - {number for number, _ in classes}), remap=classes)
+
+    def places(self) -> dict[int, int]:
+        """Place in the table of each id in the masks."""
+        place = {number: place for place, number in enumerate(self.ids)}
+        return place if self.remap is None else {number: place[target] for number, target in self.remap}
+
     def labels(self, ids: np.ndarray, file: Path, nodata: float | None = None) -> np.ndarray:
         """Class ids of any integer dtype -> uint8 of the same shape: place in the table, or IGNORE.
 
@@ -64,7 +86,7 @@ class ClassTable:
         """
         labels = np.full(ids.shape, IGNORE, np.uint8)
         known = np.zeros(ids.shape, bool)
-        for place, number in enumerate(self.ids):
+        for number, place in self.places().items():
             of_class = ids == number
             labels[of_class] = place
             known |= of_class
@@ -78,7 +100,7 @@ class ClassTable:
     def _refuse(self, odd: np.ndarray, file: Path) -> None:
         found = np.unique(odd)
         listed = ", ".join(str(number) for number in found[:IDS_SHOWN]) + (", ..." if len(found) > IDS_SHOWN else "")
-        known = ", ".join(str(number) for number in self.ids)
+        known = ", ".join(str(number) for number in self.places())
         raise InputError(
             f"{file}: {odd.size} pixels have the ids {listed}, which are not in the class table ({known}; ignored: "
             f"{', '.join(map(str, self.ignore)) or 'none'}). Add them to classes or ignore"

@@ -22,7 +22,7 @@ def make_raster(path: Path, values: np.ndarray, domain: str | None = "amplitude"
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def raster_at():
     """`make_raster`, so that test files need no import of each other."""
     return make_raster

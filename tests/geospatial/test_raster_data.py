@@ -23,10 +23,8 @@ SIZES = {"a": (70, 90), "b": (32, 32), "c": (20, 50), "d": (64, 64), "e": (33, 4
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, raster_at):
     """Five amplitude rasters of several sizes with masks: water where the value is low."""
-    from conftest import make_raster  # the one beside this file
-
     root = tmp_path_factory.mktemp("rasters")
     random = np.random.default_rng(0)
     for name, (height, width) in SIZES.items():
@@ -36,8 +34,8 @@ def folder(tmp_path_factory):
         mask = np.zeros((1, height, width), np.uint8)
         mask[0, : height // 3] = 1
         mask[0, 0] = 255
-        make_raster(root / "images" / f"{name}.tif", values)
-        make_raster(root / "masks" / f"{name}.tif", mask, None)
+        raster_at(root / "images" / f"{name}.tif", values)
+        raster_at(root / "masks" / f"{name}.tif", mask, None)
     return root
 
 

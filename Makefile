@@ -16,7 +16,7 @@ endif
 IMAGES ?=
 OUT ?= runs/demo
 
-.PHONY: help setup demo test test-slow check bench wheel clean
+.PHONY: help setup demo test test-slow check bench results wheel clean
 
 help:
 	@echo "make demo                  train, measure, reload; report in runs/demo/report.html (IMAGES=folder: on your own)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-slow             the long runs: ten random kills and what else is marked slow"
 	@echo "make check                 ruff, pyright, import contracts"
 	@echo "make bench                 ours against its peers, interleaved; figures in runs/bench (BENCH=startup: one of them)"
+	@echo "make results IMAGES=folder the learning studies on labelled photographs, resumable; docs/results"
 	@echo "make wheel                 dist/*.whl"
 
 setup: $(STAMP)
@@ -55,6 +56,11 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+# A long grid of short trainings; what is done is kept, so it may be stopped and started again.
+results: $(STAMP)
+	@test -n "$(IMAGES)" || { echo "name the labelled photographs: make results IMAGES=folder"; exit 2; }
+	@$(BIN)/python -m eval_suites.studies evotok_small --images "$(IMAGES)" --report docs/results/evotok_small
 
 wheel: $(STAMP)
 	@$(UV) build --wheel --python $(BIN)/python

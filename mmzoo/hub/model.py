@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from mmzoo.errors import InputError
 from mmzoo.hub.quiet import no_progress_bars, no_warnings
 from mmzoo.hub.receipt import LoadReceipt, check_receipt_file, make_receipt
-from mmzoo.hub.source import CONFIG_FILE, HUB_OPTIONS, ModelSource, find_source, read_config
+from mmzoo.hub.source import CONFIG_FILE, HUB_OPTIONS, ModelSource, find_source, read_config, refuse_misspelt_keys
 from mmzoo.hub.weights import Stored, kind_of, stored_tensors, weight_files
 from mmzoo.hub.zoo_file import check_files
 
@@ -84,6 +84,7 @@ class ZooModel(PreTrainedModel):
             check_receipt_file(Path(receipt_file))
         cls._refuse_options(options)
         cls._refuse_other_family(source)
+        refuse_misspelt_keys(cls.config_class, source.folder)
         files = weight_files(source.folder)
         hashes = check_files(source.folder, [CONFIG_FILE, *files])
         stored = stored_tensors(source.folder, files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ HUB_FILES = ("*.json", "*.safetensors", "README.md")
 #: Options of transformers' from_pretrained that say where on the Hub, or how, to fetch.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+MISSPELT = 0.8  #: likeness (difflib) from which on an unknown key of config.json is a known one misspelt
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     return values
 
 
+def refuse_misspelt_keys(config_class: Any, folder: Path) -> None:
+    """transformers keeps any key, so a misspelt setting would silently mean its default: InputError.
+
+    A key that resembles no setting may be a newer transformers' own, and passes.
+    """
+    values = read_config(folder)
+    known = set(config_class().to_dict())
+    for key in values.keys() - known:
+        meant = difflib.get_close_matches(key, sorted(known - values.keys()), n=1, cutoff=MISSPELT)
+        if meant:
+            raise InputError(
+                f"{folder / CONFIG_FILE}: {key!r} is not a setting of {config_class.model_type}. "
+                f"Did you mean {meant[0]!r}? Correct it, or fetch or save the model again."
+            )
+
+
 def load_config(config_class: Any, folder: Path) -> Any:
     """The configuration in a model folder; InputError when `config_class` cannot be made of it."""
+    refuse_misspelt_keys(config_class, folder)
     try:
         return config_class.from_pretrained(folder)
     except Exception as fault:  # transformers raises many types for a value that it cannot use

@@ -15,7 +15,7 @@ from mmzoo.training.run_record import git_commit, hardware, versions
 from tests.benchmarks.timing import Figures
 
 SCHEMA = 1
-PEER_PACKAGES = ("webdataset", "vector-quantize-pytorch", "pillow")
+PEER_PACKAGES = ("webdataset", "vector-quantize-pytorch", "pillow", "scipy")
 CPU_LIST = Path("/proc/cpuinfo")
 
 

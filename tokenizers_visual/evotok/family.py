@@ -121,6 +121,7 @@ family = Family(
     contract="tokenizers_visual.evotok.contract",
     stages={
         "teacher": "tokenizers_visual.evotok.teacher_training:TeacherTraining",
+        "label-teacher": "tokenizers_visual.evotok.label_teacher:LabelTeacherTraining",
         "tokenizer": "tokenizers_visual.evotok.training:EvoTokTraining",
     },
     suites=("reconstruction",),

@@ -1,7 +1,4 @@
-"""Trains a small teacher without labels: which photograph of the training split does this crop come from?
-
-The tower has the sizes of an EvoTok encoder, so the tokenizer may start from it and take its inner features as target.
-"""
+"""Trains a small teacher without labels: which photograph of the training split does this crop come from?"""
 
 from __future__ import annotations
 
@@ -11,26 +8,16 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import SiglipVisionModel
 
 from data_engine.index import key_hash
 from data_engine.records import key_of
 from mmzoo.errors import InputError
-from mmzoo.families import get_variant
-from mmzoo.training.data_module import ShardData
-from mmzoo.training.loss_sums import LossSum, WeightedLoss
-from mmzoo.training.module import ZooModule
 from mmzoo.training.optimizers import OptimizerSettings
-from tokenizers_visual.evotok.configuration import checked_config
-from tokenizers_visual.evotok.processing import EvoTokImageProcessor
+from tokenizers_visual.evotok.tower_training import TowerTraining
 
 
-class TeacherTraining(ZooModule):
-    """Instance discrimination on crops; validation asks the same of photographs that were never trained on.
-
-    variant, overrides: the EvoTok whose encoder the teacher must match. What is saved under `model/` is a plain
-    transformers SiglipVisionModel; the classifier over training photographs stays in `trainer.ckpt`.
-    """
+class TeacherTraining(TowerTraining):
+    """Instance discrimination on crops; validation asks the same of photographs that were never trained on."""
 
     best_metric: ClassVar[tuple[str, Literal["min", "max"]] | None] = ("val/same_photograph", "max")
 
@@ -40,15 +27,7 @@ class TeacherTraining(ZooModule):
         overrides: dict[str, Any] | None = None,
         optimizer: OptimizerSettings | None = None,
     ) -> None:
-        super().__init__(optimizer)
-        family, name = get_variant(variant)
-        config = checked_config({**family.variants[name], **(overrides or {})}, "model.overrides")
-        tower = SiglipVisionModel(config.encoder_config())
-        # The pooling head is part of the tower's layout; nothing here reads it, so nothing may move it.
-        tower.head.requires_grad_(False)
-        self.model = tower
-        self.processor = EvoTokImageProcessor(image_size=config.image_size)
-        self.classifier: nn.Linear | None = None
+        super().__init__(variant, overrides, optimizer)
         self._classes: dict[int, int] = {}
         self._seen: list[tuple[Tensor, ...]] = []
 
@@ -56,9 +35,7 @@ class TeacherTraining(ZooModule):
         """The classifier: one class a photograph of the training split, known once the data are."""
         if self.classifier is not None:
             return
-        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if not isinstance(data, ShardData):
-            raise InputError("teacher training needs data.class_path: mmzoo.training.data_module.ShardData.")
+        data = self.shard_data()
         index = data.open_index()
         hashes = index.column("key_hash")[index.split_rows("train")].tolist()
         if len(hashes) < 2:
@@ -66,22 +43,10 @@ class TeacherTraining(ZooModule):
         self._classes = {value: number for number, value in enumerate(sorted(hashes))}
         self.classifier = nn.Linear(self.model.config.hidden_size, len(hashes))
 
-    def features(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [-1, 1] -> (B, C): the mean over tokens of the last layer."""
-        return self.model(images.clamp(-1.0, 1.0)).last_hidden_state.mean(1)
-
-    def loss_counts(self, batch: dict[str, Any]) -> dict[str, int]:
-        """One term an image."""
-        return {"cross_entropy": len(batch["sample_ids"])}
-
-    def losses(self, batch: dict[str, Any], turn: str) -> WeightedLoss:  # noqa: ARG002
-        """batch["image"] (B, 3, H, W) in [-1, 1] and its sample_ids -> cross-entropy over the training photographs."""
-        assert self.classifier is not None
-        names = [self._classes[key_hash(key_of(name))] for name in batch["sample_ids"]]
-        labels = torch.tensor(names, dtype=torch.int64, device=self.device)
-        logits = self.classifier(self.features(batch["image"]))
-        self.log_ratio("train/accuracy", (logits.argmax(1) == labels).sum(), len(labels))
-        return WeightedLoss.of(LossSum(F.cross_entropy(logits, labels, reduction="sum"), len(labels)), "cross_entropy")
+    def classes_of(self, batch: dict[str, Any]) -> Tensor:
+        """int64 (B,): the number of each crop's photograph."""
+        numbers = [self._classes[key_hash(key_of(name))] for name in batch["sample_ids"]]
+        return torch.tensor(numbers, dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
         """Keeps the features; the crops of an epoch are compared with each other at its end."""

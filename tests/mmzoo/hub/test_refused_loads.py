@@ -157,3 +157,20 @@ def test_a_good_load_says_one_line(folder: Path, capfd) -> None:
     assert err.count("\n") == 1
     mmzoo.from_pretrained(folder, quiet=True)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_misspelt_setting_is_refused_with_the_name_that_was_meant(folder: Path) -> None:
+    (folder / "zoo.json").unlink()  # else its hash of config.json says so first
+    file = folder / "config.json"
+    values = json.loads(file.read_text())
+    values["encoder_featur_index"] = values.pop("encoder_feature_index")
+    file.write_text(json.dumps(values))
+    with pytest.raises(InputError, match="Did you mean 'encoder_feature_index'"):
+        mmzoo.from_pretrained(folder)
+
+
+def test_a_key_of_a_newer_transformers_passes(folder: Path) -> None:
+    (folder / "zoo.json").unlink()
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantum_settings": 1}))
+    mmzoo.from_pretrained(folder)

@@ -1,0 +1,1 @@
+"""Learning studies: resumable grids of short runs whose results stand in docs/results. `make results` runs them."""

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geospatial.sar.domains import DOMAINS
 from mmzoo.errors import InputError, suggestion
 
-#: log1p: ln(1 + amplitude). display8: 8-bit levels made for looking at, of no known calibration.
-DOMAINS = ("log1p", "intensity", "amplitude", "db", "display8")
 #: The tag of a band or of the file, and the key in the sidecar `RASTER.json`, that name the domain.
 DOMAIN_TAG = "domain"
 

@@ -1,61 +1,24 @@
-"""Segmentation heads: what every one can do, and the two light ones (linear, FPN).
+"""The light segmentation heads: linear and FPN.
 
-A head gets the backbone's maps, coarse to fine in no particular order: each (B, C, h, w) on the patch grid. Losses are
-sums with counts (`mmzoo.training.loss_sums`); the counts follow from the labels alone.
+A head gets the maps of some layers of the backbone, in their order: each (B, C, h, w) on the patch grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geospatial.class_masks import IGNORE
+from geospatial.segmentation_head import Labels, SegmentationHead, checked_class_weights, cross_entropy
 from mmzoo.errors import InputError
 from mmzoo.training.loss_sums import LossSum
 
-#: In labels: left out of losses and scores; the same number as in `geospatial.class_masks`.
-IGNORE = 255
 #: Sides of the four maps that a decoder gets, relative to the patch grid (spec section 1.2).
 PYRAMID = (4.0, 2.0, 1.0, 0.5)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What a loss compares with.
-
-    `classes` int64 (B, H, W), IGNORE where not labelled; `weights` float32 (B,), one a sample: it multiplies the
-    sample's terms and not their count, so a weight of 0.5 is half the influence.
-    """
-
-    classes: Tensor
-    weights: Tensor
-
-
-class SegmentationHead(nn.Module):
-    """What training and inference ask of a head."""
-
-    #: Weight of each part of the loss.
-    loss_weights: dict[str, float]
-
-    def forward(self, features: Sequence[Tensor]) -> dict[str, Any]:
-        """The head's own outputs for maps (B, C, h, w)."""
-        raise NotImplementedError
-
-    def losses(self, outputs: dict[str, Any], labels: Labels) -> dict[str, LossSum]:
-        """The parts of the loss by name."""
-        raise NotImplementedError
-
-    def counts(self, labels: Labels) -> dict[str, Tensor]:
-        """How many terms each part has: int64 scalars, from the labels alone."""
-        raise NotImplementedError
-
-    def scores(self, outputs: dict[str, Any], size: tuple[int, int]) -> Tensor:
-        """Class probabilities of each pixel: float32 (B, K, H, W), K classes, which sum to 1."""
-        raise NotImplementedError
 
 
 def feature_pyramid(features: Sequence[Tensor]) -> list[Tensor]:
@@ -70,26 +33,6 @@ def _resized(features: Tensor, factor: float) -> Tensor:
         return features
     size = [max(1, int(side * factor)) for side in features.shape[-2:]]
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
-
-
-def checked_class_weights(weights: Sequence[float] | None, classes: int) -> Tensor:
-    """float32 (K,), ones by default. InputError: another number of weights, or negative ones."""
-    if weights is None:
-        return torch.ones(classes)
-    if len(weights) != classes or min(weights) < 0:
-        raise InputError(f"class_weights must be {classes} numbers of 0 or more, not {list(weights)}")
-    return torch.tensor([float(weight) for weight in weights])
-
-
-def cross_entropy(logits: Tensor, labels: Labels, class_weights: Tensor) -> LossSum:
-    """Weighted cross-entropy (nats) of logits (B, K, H, W) over the labelled pixels, in float32.
-
-    The count is the number of labelled pixels, whatever their weights: a rare class of weight 5 raises the loss.
-    """
-    terms = F.cross_entropy(
-        logits.float(), labels.classes, class_weights.to(logits.device), ignore_index=IGNORE, reduction="none"
-    )
-    return LossSum((terms.flatten(1).sum(1) * labels.weights).sum(), (labels.classes != IGNORE).sum())
 
 
 class PixelHead(SegmentationHead):

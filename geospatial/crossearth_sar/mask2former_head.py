@@ -24,15 +24,9 @@ from transformers.models.mask2former.modeling_mask2former import (
     sample_point,
 )
 
-from geospatial.crossearth_sar.heads import (
-    IGNORE,
-    PYRAMID,
-    Labels,
-    SegmentationHead,
-    checked_class_weights,
-    enlarged,
-    feature_pyramid,
-)
+from geospatial.class_masks import IGNORE
+from geospatial.crossearth_sar.heads import PYRAMID, enlarged, feature_pyramid
+from geospatial.segmentation_head import Labels, SegmentationHead, checked_class_weights
 from mmzoo.errors import InputError
 from mmzoo.training.loss_sums import LossSum
 

@@ -54,7 +54,9 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def check_settings(config: CrossEarthSARConfig) -> None:
     """InputError that names the first setting whose value cannot be."""
-    for name, annotation in type(config).__annotations__.items():
+    kinds = [kind for kind in type(config).__mro__ if kind.__module__.startswith(__package__)]
+    annotations = {name: kind for owner in reversed(kinds) for name, kind in owner.__annotations__.items()}
+    for name, annotation in annotations.items():
         value = getattr(config, name, None)
         wanted = _wanted(name, str(annotation), value)
         if wanted is not None:

@@ -8,15 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geospatial.crossearth_sar.heads import (
-    IGNORE,
-    FpnHead,
-    Labels,
-    LinearHead,
-    checked_class_weights,
-    cross_entropy,
-    feature_pyramid,
-)
+from geospatial.class_masks import IGNORE
+from geospatial.crossearth_sar.heads import FpnHead, LinearHead, feature_pyramid
+from geospatial.segmentation_head import Labels, checked_class_weights, cross_entropy
 from mmzoo.errors import InputError
 
 

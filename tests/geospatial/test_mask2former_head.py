@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
-from geospatial.crossearth_sar.heads import IGNORE, Labels
+from geospatial.class_masks import IGNORE
 from geospatial.crossearth_sar.mask2former_head import Mask2FormerHead, Mask2FormerSettings
+from geospatial.segmentation_head import Labels
 from mmzoo.errors import InputError
 
 TINY = Mask2FormerSettings(

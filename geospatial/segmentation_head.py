@@ -53,21 +53,20 @@ class SegmentationHead(nn.Module):
         raise NotImplementedError
 
 
-def checked_class_weights(weights: Sequence[float] | None, classes: int) -> Tensor:
-    """float32 (K,), ones by default. InputError: another number of weights, or negative ones."""
+def checked_class_weights(weights: Sequence[float] | None, classes: int) -> tuple[float, ...]:
+    """One weight a class, 1 by default. InputError: another number of weights, or negative ones."""
     if weights is None:
-        return torch.ones(classes)
+        return (1.0,) * classes
     if len(weights) != classes or min(weights) < 0:
         raise InputError(f"class_weights must be {classes} numbers of 0 or more, not {list(weights)}")
-    return torch.tensor([float(weight) for weight in weights])
+    return tuple(float(weight) for weight in weights)
 
 
-def cross_entropy(logits: Tensor, labels: Labels, class_weights: Tensor) -> LossSum:
+def cross_entropy(logits: Tensor, labels: Labels, class_weights: Sequence[float]) -> LossSum:
     """Weighted cross-entropy (nats) of logits (B, K, H, W) over the labelled pixels, in float32.
 
     The count is the number of labelled pixels, whatever their weights: a rare class of weight 5 raises the loss.
     """
-    terms = F.cross_entropy(
-        logits.float(), labels.classes, class_weights.to(logits.device), ignore_index=IGNORE, reduction="none"
-    )
+    weights = torch.tensor(class_weights, device=logits.device)
+    terms = F.cross_entropy(logits.float(), labels.classes, weights, ignore_index=IGNORE, reduction="none")
     return LossSum((terms.flatten(1).sum(1) * labels.weights).sum(), (labels.classes != IGNORE).sum())

@@ -40,7 +40,7 @@ class PixelHead(SegmentationHead):
 
     def __init__(self, classes: int, class_weights: Sequence[float] | None) -> None:
         super().__init__()
-        self.class_weights = nn.Buffer(checked_class_weights(class_weights, classes), persistent=False)
+        self.class_weights = checked_class_weights(class_weights, classes)
         self.loss_weights = {"cross_entropy": 1.0}
 
     def losses(self, outputs: dict[str, Any], labels: Labels) -> dict[str, LossSum]:

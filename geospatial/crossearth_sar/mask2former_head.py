@@ -140,9 +140,10 @@ class Mask2FormerHead(SegmentationHead):
         self.decoder = MaskDecoder(channels, classes, settings)
         config = self.decoder.config
         self.loss_weights = {"class": config.class_weight, "mask": config.mask_weight, "dice": config.dice_weight}
-        self._points = Mask2FormerLoss(config, {})  # its matcher and its choice of points; no parameters
-        weights = torch.cat([checked_class_weights(class_weights, classes), torch.tensor([settings.no_object_weight])])
-        self.units = nn.Buffer((weights * UNITS).round().long(), persistent=False)
+        # In a tuple: only its matcher and its choice of points are used, and its buffer is no part of our state.
+        self._criterion = (Mask2FormerLoss(config, {}),)
+        weights = (*checked_class_weights(class_weights, classes), settings.no_object_weight)
+        self.units = [round(weight * UNITS) for weight in weights]  #: of each class, and of no object
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Any]:
         classes, masks = self.decoder(features)
@@ -152,12 +153,11 @@ class Mask2FormerHead(SegmentationHead):
         """Masks, and the weights of all queries' targets in thousandths; images without any label do not count."""
         presents = [torch.unique(classes[classes != IGNORE]) for classes in labels.classes]
         queries = int(self.decoder.config.num_queries)
+        weights = torch.tensor(self.units, device=labels.classes.device)
         units = [
-            self.units[present].sum() + self.units[-1] * (queries - len(present))
-            for present in presents
-            if len(present)
+            weights[present].sum() + weights[-1] * (queries - len(present)) for present in presents if len(present)
         ]
-        nothing = self.units.new_zeros(())
+        nothing = weights.new_zeros(())
         masks = nothing + sum(len(present) for present in presents)
         return {"class": torch.stack(units).sum() if units else nothing, "mask": masks, "dice": masks}
 
@@ -177,7 +177,7 @@ class Mask2FormerHead(SegmentationHead):
         return {name: LossSum(total, counts[name]) for name, total in totals.items()}
 
     def _layer(self, class_logits: Tensor, mask_logits: Tensor, targets: list[Targets]) -> dict[str, Tensor]:
-        matched = self._points.matcher(
+        matched = self._criterion[0].matcher(
             mask_logits, class_logits, [t.masks for t in targets], [t.classes for t in targets]
         )
         matched = [(queries.to(mask_logits.device), masks.to(mask_logits.device)) for queries, masks in matched]
@@ -188,14 +188,15 @@ class Mask2FormerHead(SegmentationHead):
         wanted = torch.full(logits.shape[:2], self.classes, dtype=torch.int64, device=logits.device)
         for number, (target, (queries, masks)) in enumerate(zip(targets, matched, strict=True)):
             wanted[number, queries] = target.classes[masks]
-        terms = F.cross_entropy(logits.transpose(1, 2), wanted, self.units.float(), reduction="none")  # (B, Q)
+        weights = torch.tensor(self.units, dtype=logits.dtype, device=logits.device)
+        terms = F.cross_entropy(logits.transpose(1, 2), wanted, weights, reduction="none")  # (B, Q)
         return (terms.sum(1) * torch.stack([target.weight for target in targets])).sum()
 
     def _mask_sums(
         self, logits: Tensor, targets: list[Targets], matched: list[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy (mean over valid points) and dice loss of each matched mask, summed."""
-        criterion = self._points
+        criterion = self._criterion[0]
         predicted = torch.cat([logits[number, queries] for number, (queries, _) in enumerate(matched)])[:, None]
         masks = torch.cat([target.masks[places] for target, (_, places) in zip(targets, matched, strict=True)])[:, None]
         valid = torch.cat([t.valid.expand(len(p), -1, -1) for t, (_, p) in zip(targets, matched, strict=True)])[:, None]

@@ -75,8 +75,8 @@ class CrossEarthSARModel(ZooModel):
         """pixel_values (B, 3, H, W), normalised; H and W of at least a patch, the stride drops the remainder.
 
         descriptors (B, 3): instead of those of the images, for example one scene's for all of its tiles. valid
-        (B, H, W) boolean: pixels that descriptors are taken from; None = all. after_block: changes the tokens that leave
-        a block, such as an adapter. InputError for other shapes.
+        (B, H, W) boolean: pixels that descriptors are taken from; None = all. after_block: changes the tokens that
+        leave a block, such as an adapter. InputError for other shapes.
         """
         self._check(pixel_values)
         physics = self.descriptors(pixel_values, valid) if descriptors is None else descriptors

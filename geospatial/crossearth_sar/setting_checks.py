@@ -54,7 +54,7 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def check_settings(config: CrossEarthSARConfig) -> None:
     """InputError that names the first setting whose value cannot be."""
-    kinds = [kind for kind in type(config).__mro__ if kind.__module__.startswith(__package__)]
+    kinds = [kind for kind in type(config).__mro__ if kind.__module__.startswith("geospatial.")]
     annotations = {name: kind for owner in reversed(kinds) for name, kind in owner.__annotations__.items()}
     for name, annotation in annotations.items():
         value = getattr(config, name, None)

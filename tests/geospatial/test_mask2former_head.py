@@ -124,7 +124,7 @@ def test_weights_of_samples_and_classes_scale_their_terms():
         torch.manual_seed(2)
         less = ours.losses(outputs, labels(weights=[weight, weight]))
         assert means(less) == pytest.approx({name: weight * value for name, value in means(full).items()}, rel=1e-5)
-    assert head(class_weights=[2.0, 2.0, 2.0]).units.tolist() == [2000, 2000, 2000, 100]
+    assert head(class_weights=[2.0, 2.0, 2.0]).units == [2000, 2000, 2000, 100]
 
 
 def test_it_learns_one_picture():

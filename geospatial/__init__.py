@@ -1,1 +1,1 @@
-"""Remote sensing and SAR models: one folder a family. No family has moved in yet."""
+"""Remote sensing and SAR models: one folder a family."""

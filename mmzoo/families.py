@@ -67,6 +67,10 @@ class Family:
         named = [target for target in self.other_models.values() if target.partition(":")[2] in architectures]
         return named[0] if named else self.model
 
+    def public_id(self, variant: str) -> str:
+        """The one form in which a variant's name is printed, e.g. "crossearth-sar/L"."""
+        return f"{self.name.replace('_', '-')}/{variant}"
+
 
 class FoundFamily(NamedTuple):
     """A family that was found, its commands, where it was found, and what its folder lacks (empty = complete)."""
@@ -175,14 +179,12 @@ def get_variant(public_id: str) -> tuple[Family, str]:
     family_name, _, variant = public_id.partition("/")
     family = get_family(family_name)
     if not variant:
-        raise InputError(
-            f"which {family.name}? Give one of: {', '.join(f'{family.name}/{v}' for v in family.variants)}."
-        )
+        raise InputError(f"which {family.name}? Give one of: {', '.join(map(family.public_id, family.variants))}.")
     known = {_plain(name): name for name in family.variants}
     if _plain(variant) not in known:
         raise InputError(
             f"family {family.name!r} has no variant {variant!r}.{suggestion(variant, family.variants)} "
-            f"Write it as {family.name}/VARIANT."
+            f"Write it as {family.public_id('VARIANT')}."
         )
     return family, known[_plain(variant)]
 
@@ -195,6 +197,7 @@ def _as_record(entry: FoundFamily) -> dict[str, Any]:
         "paper": family.paper,
         "licence": family.licence,
         "variants": list(family.variants),
+        "public_ids": [family.public_id(variant) for variant in family.variants],
         "stages": dict(family.stages),
         "suites": list(family.suites),
         "commands": sorted(entry.commands),
@@ -217,8 +220,7 @@ def main(argv: list[str], prog: str) -> int:
     for record in records:
         write(f"{record['name']}: {record['task']}\n")
         write(f"  paper    {record['paper']}\n  licence  {record['licence']}\n")
-        variants = ", ".join(f"{record['name']}/{variant}" for variant in record["variants"])
-        write(f"  variants {variants}\n")
+        write(f"  variants {', '.join(record['public_ids'])}\n")
         write(f"  stages   {', '.join(record['stages'])}\n")
         if record["missing"]:
             write(f"  MISSING  {', '.join(record['missing'])}\n")

@@ -48,7 +48,7 @@ class CrossEarthSARConfig(PretrainedConfig):
     descriptor_scaling: str = "log"  #: "none": as they are, and the looks dwarf the other two
     descriptor_bins: int = 16
     descriptor_block: int = 16  #: px
-    descriptor_band: int | str = "mean"  #: one of the three bands, or "mean"
+    descriptor_band: int | str = "mean"  #: 1, 2 or 3 of the network's bands, or "mean"
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_settings(self)

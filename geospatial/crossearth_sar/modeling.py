@@ -14,6 +14,7 @@ from geospatial.crossearth_sar.blocks import BANDS, Block, Embeddings
 from geospatial.crossearth_sar.configuration import CrossEarthSARConfig
 from geospatial.crossearth_sar.flops import forward_flops
 from geospatial.crossearth_sar.router import DESCRIPTORS, ExpertLayer, PhysicsRouter
+from geospatial.crossearth_sar.scaling import described_values
 from geospatial.sar.descriptors import DescriptorSettings, physical_descriptors
 from mmzoo.errors import InputError
 from mmzoo.hub.model import ZooModel
@@ -120,15 +121,10 @@ class CrossEarthSARModel(ZooModel):
         )
         band = config.descriptor_band
         with torch.autocast(pixel_values.device.type, enabled=False):
-            values = pixel_values.float()
-            if config.descriptor_input != "network":
-                scales = zip(values.unbind(1), config.image_std, config.image_mean, strict=True)
-                values = torch.stack([band_values * std + mean for band_values, std, mean in scales], 1)
-            if config.descriptor_input == "raster":
-                low, high = config.value_range
-                values = values * (high - low) + low
-            domain = config.domain if config.descriptor_input == "raster" else "log1p"
-            return physical_descriptors(values, domain, valid, band=band, settings=settings)  # pyright: ignore[reportArgumentType]
+            values, domain = described_values(pixel_values.float(), config, config.descriptor_input)
+            return physical_descriptors(
+                values, domain, valid, band="mean" if isinstance(band, str) else band - 1, settings=settings
+            )
 
     def active_parameters(self) -> int:
         """Parameter elements that one token's forward pass touches: all but the experts that it does not use."""

@@ -35,7 +35,7 @@ def _numbers(value: Any, count: int) -> bool:
 
 
 def _band(value: Any) -> bool:
-    return value == "mean" or (_whole(value, 0) and value < BANDS)
+    return value == "mean" or (_whole(value) and value <= BANDS)
 
 
 def _layers(value: Any) -> bool:
@@ -47,7 +47,7 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "value_range": (lambda value: _numbers(value, 2) and value[0] < value[1], "two numbers, the lower first"),
     "image_mean": (lambda value: _numbers(value, BANDS), f"{BANDS} numbers"),
     "image_std": (lambda value: _numbers(value, BANDS) and min(value) > 0, f"{BANDS} numbers above 0"),
-    "descriptor_band": (_band, "0, 1, 2 or 'mean'"),
+    "descriptor_band": (_band, "1, 2, 3 or 'mean'"),
     "descriptor_bins": (lambda value: _whole(value, 2), "a whole number from 2 up"),
 }
 

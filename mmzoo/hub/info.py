@@ -23,7 +23,7 @@ def _config(name: str) -> tuple[Family, Any, str]:
             f"{name} is neither a folder nor FAMILY/VARIANT.{suggestion(name, find_families())} See: mmzoo families"
         )
     family, variant = get_variant(name)
-    return family, load_object(family.config)(**family.variants[variant]), f"{family.name}/{variant}"
+    return family, load_object(family.config)(**family.variants[variant]), family.public_id(variant)
 
 
 def model_info(name: str) -> dict[str, Any]:

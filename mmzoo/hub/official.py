@@ -50,7 +50,7 @@ def import_main(argv: list[str], prog: str) -> int:
     save_model(
         _model_of(load_object(family.model), config, ours),
         arguments.out,
-        processor=load_object(family.processor)(image_size=config.image_size),
+        processor=_processor_of(load_object(family.processor), config),
         record={
             "command": shlex.join([*prog.split(), *argv]),
             "receipts": [{"official weights": arguments.weights.name, "sha256": sha256_of(arguments.weights)}],
@@ -60,6 +60,13 @@ def import_main(argv: list[str], prog: str) -> int:
     )
     sys.stderr.write(f"imported {len(ours)} tensors ({len(extra)} unused ones kept apart) into {arguments.out}\n")
     return 0
+
+
+def _processor_of(processor_class: Any, config: Any) -> Any:
+    """The processor of a configuration: by its own `for_config` where the image size does not say it all."""
+    if hasattr(processor_class, "for_config"):
+        return processor_class.for_config(config)
+    return processor_class(image_size=config.image_size)
 
 
 def _model_of(model_class: Any, config: Any, state: Mapping[str, Any]) -> Any:

@@ -16,7 +16,6 @@ from geospatial.crossearth_sar.heads import FpnHead, LinearHead
 from geospatial.crossearth_sar.lora import LoraSettings, add_lora, is_lora, plain_name
 from geospatial.crossearth_sar.mask2former_head import Mask2FormerHead, Mask2FormerSettings
 from geospatial.crossearth_sar.modeling import CrossEarthSARModel, CrossEarthSAROutput
-from geospatial.crossearth_sar.segmentation_configuration import CrossEarthSARSegmentationConfig
 from geospatial.segmentation_head import SegmentationHead
 from mmzoo.errors import InputError, suggestion
 from mmzoo.hub.model import ZooModel
@@ -33,16 +32,16 @@ class SegmentationOutput(ModelOutput):
 class CrossEarthSARForSegmentation(ZooModel):
     """`forward` gives what training needs, `segment` the class probabilities of each pixel."""
 
-    config_class = CrossEarthSARSegmentationConfig
-    config: CrossEarthSARSegmentationConfig
+    config_class = CrossEarthSARConfig
+    config: CrossEarthSARConfig
     base_model_prefix = "encoder"
     main_input_name = "pixel_values"
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = {"router"}  # noqa: RUF012
 
     def __init__(self, config: CrossEarthSARConfig, class_weights: Sequence[float] | None = None) -> None:
-        if not isinstance(config, CrossEarthSARSegmentationConfig):  # from AutoConfig, which knows the encoder's only
-            config = CrossEarthSARSegmentationConfig(**config.to_dict())
+        if config.class_names is None:
+            raise InputError("a segmentation model needs class_names, and its configuration has none. Give them")
         super().__init__(config)
         self.encoder = CrossEarthSARModel(config)
         width, depth = config.hidden_size, config.num_hidden_layers
@@ -100,9 +99,9 @@ class CrossEarthSARForSegmentation(ZooModel):
             module.reset_parameters()
 
 
-def make_head(config: CrossEarthSARSegmentationConfig, class_weights: Sequence[float] | None) -> SegmentationHead:
+def make_head(config: CrossEarthSARConfig, class_weights: Sequence[float] | None) -> SegmentationHead:
     """The head that a config asks for. InputError: a setting that it does not have."""
-    width, classes, given = config.hidden_size, len(config.class_names), dict(config.head_settings or {})
+    width, classes, given = config.hidden_size, len(config.class_names or ()), dict(config.head_settings or {})
     known = {
         "mask2former": [field.name for field in fields(Mask2FormerSettings)],
         "fpn": ["width"],

@@ -16,6 +16,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "gate": ("renorm", "prob", "ste"),
     "expert_method": ("auto", "loop", "grouped"),
     "domain": ("log1p", "intensity", "amplitude", "db", "display8"),
+    "head": ("mask2former", "fpn", "linear"),
     "descriptor_input": ("image", "network", "raster"),
     "descriptor_scaling": ("none", "log"),
 }
@@ -54,9 +55,7 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def check_settings(config: CrossEarthSARConfig) -> None:
     """InputError that names the first setting whose value cannot be."""
-    kinds = [kind for kind in type(config).__mro__ if kind.__module__.startswith("geospatial.")]
-    annotations = {name: kind for owner in reversed(kinds) for name, kind in owner.__annotations__.items()}
-    for name, annotation in annotations.items():
+    for name, annotation in type(config).__annotations__.items():
         value = getattr(config, name, None)
         wanted = _wanted(name, str(annotation), value)
         if wanted is not None:

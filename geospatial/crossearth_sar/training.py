@@ -13,7 +13,6 @@ from geospatial.crossearth_sar.configuration import checked_config
 from geospatial.crossearth_sar.modeling import CrossEarthSAROutput
 from geospatial.crossearth_sar.processing import CrossEarthSARImageProcessor
 from geospatial.crossearth_sar.scaling import normalized
-from geospatial.crossearth_sar.segmentation_configuration import CrossEarthSARSegmentationConfig
 from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
 from geospatial.segmentation import SegmentationTraining
 from geospatial.segmentation_head import SegmentationHead
@@ -28,7 +27,7 @@ class CrossEarthSARSegmentation(SegmentationTraining):
     """Trains all of a segmentation model: continued pre-training, with the experts' balance loss (spec section 2.2).
 
     variant: a name from `mmzoo families`; overrides: settings of its configuration. classes: {id: name}, as in the data
-    section. head, head_settings, earth_adapter, lora: see CrossEarthSARSegmentationConfig. class_weights: factor of
+    section. head, head_settings, earth_adapter, lora: see CrossEarthSARConfig. class_weights: factor of
     each class in the loss, in their order. encoder_from: folder or Hub id of an encoder or a segmentation model, whose
     encoder is taken (None: random). balance_weight: of the balance loss. select_by: see SegmentationTraining.
     """
@@ -53,10 +52,9 @@ class CrossEarthSARSegmentation(SegmentationTraining):
         names = [str(name) for name in classes.values()]
         super().__init__(names, select_by, optimizer)
         family, name = get_variant(variant)
-        encoder = checked_config({**family.variants[name], **(overrides or {})}, "model.overrides")
-        own = {"class_names": names, "head": head, "head_settings": head_settings, "earth_adapter": earth_adapter}
-        settings = {key: value for key, value in encoder.to_dict().items() if key not in ("id2label", "label2id")}
-        config = CrossEarthSARSegmentationConfig(**{**settings, **own, "lora": lora})
+        top = {"head": head, "head_settings": head_settings, "earth_adapter": earth_adapter, "lora": lora}
+        given = {**family.variants[name], **(overrides or {}), **top, "class_names": names}
+        config = checked_config(given, "model.overrides")
         self.model = CrossEarthSARForSegmentation(config, class_weights)
         changed = ", ".join(f"{key}={value}" for key, value in (overrides or {}).items())
         self.variant = f"{family.name}/{name}" + (f" with {changed}" if changed else "")

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 #: Name of a bench = its module here, which has `compare() -> list[Comparison]`.
-BENCHES = ("startup", "quantizer", "jpeg_reading", "code_reading", "experts", "sar_descriptors")
+BENCHES = ("startup", "quantizer", "jpeg_reading", "code_reading", "experts", "sar_descriptors", "crossearth_encoder")
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"
 
 

@@ -98,7 +98,7 @@ class FolderPictures:
             return None
         if isinstance(found, Rejected):
             fault = Fault(self.name, found.path, key, 0, found.reason)
-            raise BrokenSampleError(fault, self.folder)
+            raise BrokenSampleError(fault, "Replace the file, or take it out")
         image, pixels = found
         return Picture(key, pixels, {"json": image.json_member(self.name)}, image.path, image.sha256, rules)
 
@@ -138,7 +138,7 @@ class ShardPictures:
         try:
             pixels = decode_image(members.pop("image"), self.rules, rules)
         except InputError as mistake:
-            raise BrokenSampleError(reader.fault(row, "image", str(mistake)), self.index.folder) from None
+            raise reader.broken(row, "image", str(mistake)) from None
         meta = reader.parsed(row, members["json"])
         return Picture(key, pixels, members, str(meta.get("path", key)), str(meta.get("sha256", "")), rules)
 

@@ -185,7 +185,8 @@ class _Encoder:
         scaled = self.settings.size**2 * max(height, width) / min(height, width)
         if self.settings.resize == "adm_center_crop" and scaled > MAX_PIXELS:
             reason = f"{width} x {height} px: too long and narrow to be scaled to {self.settings.size} px"
-            raise BrokenSampleError(Fault(self.pictures.name, picture.path, picture.key, 0, reason), Path(picture.path))
+            fault = Fault(self.pictures.name, picture.path, picture.key, 0, reason)
+            raise BrokenSampleError(fault, "Crop it, or take it out")
         return self.processor.preprocess(picture.pixels)["pixel_values"][0]
 
     def _encode_shard(self, number: int, ready: Iterator[_Ready]) -> FinishedShard:

@@ -69,9 +69,9 @@ class WeightedLoss:
         return WeightedLoss({name: part + other.parts[name] for name, part in self.parts.items()}, self.weights)
 
 
-def _weighted(weight: float, share: Tensor) -> Tensor:
+def _weighted(weight: float | Tensor, share: Tensor) -> Tensor:
     """Their product, without a node in the graph where that changes nothing."""
-    return share if weight == 1 else weight * share
+    return share if not isinstance(weight, Tensor) and weight == 1 else weight * share
 
 
 def at_least_one(count: Count) -> Count:

@@ -103,9 +103,11 @@ def _refuse_another(file: Path, record: EvalRecord, stamp: Mapping[str, Any]) ->
 
 def _flat(stamp: Mapping[str, Any]) -> dict[str, Any]:
     """ "suite version", "suite settings limit", ... -> value."""
-    flat = {f"{part} {name}": value for part, table in stamp.items() for name, value in table.items()}
-    settings = flat.pop("suite settings")
-    return {**flat, **{f"suite settings {name}": value for name, value in settings.items()}}
+    suite = dict(stamp["suite"])
+    tables = {"suite settings": suite.pop("settings"), "model": stamp["model"], "data": stamp["data"]}
+    return {
+        f"{part} {name}": value for part, table in {"suite": suite, **tables}.items() for name, value in table.items()
+    }
 
 
 def _short(value: Any) -> str:

@@ -92,15 +92,22 @@ def _stamp(suite: SuiteStamp, model: ModelStamp, data: DataStamp) -> dict[str, A
 
 def _refuse_another(file: Path, record: EvalRecord, stamp: Mapping[str, Any]) -> None:
     """InputError when the record in the folder is of something else; it names what."""
-    there = _stamp(record.suite, record.model, record.data)
-    for part in there:
-        for name in sorted({*there[part], *stamp[part]}):
-            before, now = there[part].get(name), stamp[part].get(name)
-            if before != now:
-                raise InputError(
-                    f"{file} is of another evaluation ({part} {name}: {_short(before)} there, {_short(now)} now). "
-                    f"Choose another --out."
-                )
+    there, now = _flat(_stamp(record.suite, record.model, record.data)), _flat(stamp)
+    for name in [*there, *now]:
+        if there.get(name) != now.get(name):
+            raise InputError(
+                f"{file} is of another evaluation ({name}: {_short(there.get(name))} there, {_short(now.get(name))} "
+                f"now). Choose another --out."
+            )
+
+
+def _flat(stamp: Mapping[str, Any]) -> dict[str, Any]:
+    """ "suite version", "suite settings limit", ... -> value."""
+    suite = dict(stamp["suite"])
+    tables = {"suite settings": suite.pop("settings"), "model": stamp["model"], "data": stamp["data"]}
+    return {
+        f"{part} {name}": value for part, table in {"suite": suite, **tables}.items() for name, value in table.items()
+    }
 
 
 def _short(value: Any) -> str:

@@ -20,7 +20,10 @@ class OpenLog(Protocol):
     """Opens the log of this evaluation, new or begun earlier. InputError: what was begun had other settings."""
 
     def __call__(self, settings: Mapping[str, Any], data: DataStamp) -> SampleLog:
-        """settings: all that could change a number. data: what is measured."""
+        """settings: all of the protocol that could change a number, and nothing that belongs to the model itself.
+
+        Records of different settings never share a table, so a model's own sizes among them would keep it apart.
+        """
         ...
 
 

@@ -48,6 +48,7 @@ def _protocol(record: EvalRecord) -> str:
 
 def _result(record: EvalRecord, metric: Metric, source: str) -> EvalResult:
     kind, _, slice_ = metric.name.partition("@")
+    about = {"interval": _interval(metric), "unit": metric.unit, "slice": slice_}
     return EvalResult(
         task_type=record.suite.name,
         task_name=_protocol(record),
@@ -58,7 +59,7 @@ def _result(record: EvalRecord, metric: Metric, source: str) -> EvalResult:
         metric_type=kind,
         metric_name=metric.name,
         metric_value=metric.value,
-        metric_args={"interval": _interval(metric), "unit": metric.unit, "slice": slice_},
+        metric_args={name: text for name, text in about.items() if text} or None,
         source_name="record and sample log",
         source_url=source,
     )
@@ -72,13 +73,18 @@ def _entry(record: EvalRecord, metric: Metric, source: str, dataset: str) -> Eva
         date=record.date,
         source_url=source,
         source_name="record and sample log",
-        notes=f"{_protocol(record)}; {basis_text(metric)}",
+        notes="; ".join(text for text in (_protocol(record), metric.unit, _interval(metric), _counts(metric)) if text),
     )
 
 
 def _interval(metric: Metric) -> str:
     """ "20.9 to 22.1 at 95 %"; empty without one."""
     return "" if metric.low is None else f"{metric.low:.6g} to {metric.high:.6g} at {100 * (metric.level or 0):g} %"
+
+
+def _counts(metric: Metric) -> str:
+    """ "n 40 in 5 groups"; empty where the record does not say."""
+    return f"n {metric.n_values} in {metric.n_groups} groups" if metric.n_values else ""
 
 
 def _section(record: EvalRecord, place: str) -> Iterator[str]:

@@ -3,7 +3,8 @@
 Where both sample logs hold a metric, the differences on the samples that both measured are resampled by group (paired
 bootstrap): the easy and the hard pictures are easy and hard for both, so this sees far smaller differences than two
 intervals beside each other. Elsewhere (a number of the whole set, such as rFID) the two intervals must not overlap.
-Without an interval nothing is told apart. Each pair is judged alone at 95 %: no correction for how many there are.
+Without an interval, or with fewer than MIN_GROUPS groups, nothing is told apart. Each pair is judged alone at 95 %: no
+correction for how many there are.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from eval_suites.leaderboard.gathering import Entry
 from eval_suites.statistics import bootstrap_mean
 
 LEVEL = 0.95
+#: Fewer groups cannot say anything at 95 %: of two equal models one is ahead on all of five groups in 1 case of 16, and
+#: a bootstrap of differences of one sign never reaches zero.
+MIN_GROUPS = 6
 #: What the tables say of themselves; the docstring above says it to whoever reads the code.
 RULE = (
     "Rows that share a letter in a column were not told apart there; the letter a is the best row's. Two rows are told "
     "apart where the 95 % interval of their difference leaves out zero: paired bootstrap over the groups "
     "(photographs) that both measured, from their sample logs, 2,000 resamples, seed 0. A number of the whole set has "
-    "no rows to pair: there the two intervals must not overlap. Without an interval nothing is told apart, and a "
-    "column where no pair could be judged has no letters. Each pair is judged alone, without a correction for how many "
-    "pairs there are: of twenty pairs of equal models about one is told apart by chance."
+    "no rows to pair: there the two intervals must not overlap. Without an interval, or with fewer than 6 "
+    "groups, nothing is told apart, and a column where no pair could be judged has no letters. Each pair is judged "
+    "alone, without a correction for how many pairs there are: of twenty pairs of equal models about one is told apart "
+    "by chance."
 )
-PAIRED, OVERLAP, NEITHER = "paired bootstrap", "interval overlap", "no interval"
+PAIRED, OVERLAP = "paired bootstrap", "interval overlap"
+NEITHER, TOO_FEW = "no interval", "too few groups"  #: reasons why a pair could not be judged
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Comparison:
     high: float | None = None
     n_groups: int = 0
     n_exact: int = 0
+
+    @property
+    def judged(self) -> bool:
+        """Whether the two could have been told apart at all."""
+        return self.method in (PAIRED, OVERLAP)
 
 
 def compare_all(entries: Sequence[Entry], metric: str) -> list[Comparison]:
@@ -70,15 +81,19 @@ def _paired(pair: tuple[int, int], shared: Sequence[tuple[float, float, str]]) -
     if not kept:
         return Comparison(*pair, NEITHER, told_apart=False, n_exact=n_exact)
     found = bootstrap_mean([one for one, _ in kept], [group for _, group in kept], level=LEVEL)
-    method = PAIRED if found.low is not None else NEITHER
-    apart = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
-    return Comparison(*pair, method, apart, found.mean, found.low, found.high, found.n_groups, n_exact)
+    outside = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
+    method = NEITHER if found.low is None else PAIRED if found.n_groups >= MIN_GROUPS else TOO_FEW
+    return Comparison(
+        *pair, method, method == PAIRED and outside, found.mean, found.low, found.high, found.n_groups, n_exact
+    )
 
 
 def _by_intervals(first: Entry, second: Entry, pair: tuple[int, int], name: str) -> Comparison:
     a, b = first.record.metric(name), second.record.metric(name)
     if a is None or b is None or a.low is None or a.high is None or b.low is None or b.high is None:
         return Comparison(*pair, NEITHER, told_apart=False)
+    if any(0 < metric.n_groups < MIN_GROUPS for metric in (a, b)):  # 0: the record does not say
+        return Comparison(*pair, TOO_FEW, told_apart=False)
     return Comparison(*pair, OVERLAP, told_apart=a.low > b.high or a.high < b.low)
 
 

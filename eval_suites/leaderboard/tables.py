@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval_suites.leaderboard.comparing import NEITHER, Comparison, compare_all, letters
+from eval_suites.leaderboard.comparing import Comparison, compare_all, letters
 from eval_suites.leaderboard.gathering import Entry
 from eval_suites.record import DataStamp, Metric, SuiteStamp
 from mmzoo.errors import InputError
@@ -63,8 +63,7 @@ class Table:
     @property
     def judged(self) -> int:
         """How many pairs were judged, over all columns."""
-        judged = (one for column in self.columns for one in column.comparisons)
-        return sum(one.method != NEITHER for one in judged)
+        return sum(one.judged for column in self.columns for one in column.comparisons)
 
 
 def make_tables(entries: Sequence[Entry]) -> list[Table]:
@@ -152,7 +151,7 @@ def _compared(column: Column, entries: Sequence[Entry]) -> Column:
 
 def _letters(column: Column, entries: Sequence[Entry]) -> dict[int, str]:
     """Row number -> letters; nothing where no pair could be judged."""
-    if all(one.method == NEITHER for one in column.comparisons):
+    if not any(one.judged for one in column.comparisons):
         return {}
     measured = [number for number, entry in enumerate(entries) if _value(entry, column.name) is not None]
     best_first = sorted(

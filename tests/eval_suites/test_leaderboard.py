@@ -135,6 +135,20 @@ def test_groups_not_crops_are_resampled(tmp_path):
     assert all(not row.tied for row in table.rows)  # nothing was judged, so nothing is marked
 
 
+@pytest.mark.parametrize(("groups", "judged"), [(2, False), (5, False), (6, True)])
+def test_a_handful_of_photographs_tells_nothing_apart(tmp_path, groups, judged):
+    """Five in a row for one of two equal models is no wonder; the bootstrap alone would call it a difference."""
+    for name, mean in (("a", 20.0), ("b", 25.0)):
+        finish(tmp_path / name, name, {"psnr@4": noisy(mean, 1, n=2 * groups)})
+    (table,) = tables_of(tmp_path)
+    (comparison,) = table.columns[0].comparisons
+    assert comparison.low is not None
+    assert comparison.high < 0 or comparison.low > 0
+    assert (comparison.judged, comparison.told_apart, table.judged) == (judged, judged, int(judged))
+    assert comparison.method == ("paired bootstrap" if judged else "too few groups")
+    assert [row.tied.get("psnr@4") for row in table.rows] == (["a", "b"] if judged else [None, None])
+
+
 def test_without_rows_the_intervals_decide(tmp_path):
     def rfid(value, half):
         ends = (None,) * 3 if half is None else (value - half, value + half, 0.95)

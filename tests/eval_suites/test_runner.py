@@ -147,7 +147,7 @@ def test_a_record_of_something_else_is_refused_and_kept(run, suite, tmp_path, mo
     run()
     extra, options, words = (), {}, "of another evaluation"
     if what == "settings":
-        extra, words = ("--times", "2"), r"suite settings: {'limit': None, 'times': [1]} there"
+        extra, words = ("--times", "2"), "suite settings times: [1] there, [2] now"
     if what == "data":
         (tmp_path / "more.txt").write_text("aa\n")
         options, words = {"data": "more.txt"}, "data identity"

@@ -163,7 +163,7 @@ def test_evaluations_go_up_with_the_model(hub, push, folder, tmp_path):
         "value": 21.0,
         "date": "2026-11-25T03:00:00+00:00",
         "source": {"url": source, "name": "record and sample log"},
-        "notes": "reconstruction, version 1; 20.0 to 22.0, n 2 in 2",
+        "notes": "reconstruction, version 1; dB; 20 to 22 at 95 %; n 2 in 2 groups",
     }
     text = sent["README.md"].decode()
     front = yaml.safe_load(text.split("---")[1])

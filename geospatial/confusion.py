@@ -34,10 +34,10 @@ def confusion_matrix_reference(labels: np.ndarray, predictions: np.ndarray, clas
 
 
 def class_ious(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, float64 (K,), NaN for absent ones."""
-    hits = np.diag(matrix).astype(np.float64)
-    union = matrix.sum(0) + matrix.sum(1) - hits
-    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    """Intersection over union of each class of matrices (..., K, K): float64 (..., K), NaN for absent ones."""
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64)
+    union = matrix.sum(-2) + matrix.sum(-1) - hits
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
 
 
 def scores(matrix: np.ndarray, names: Sequence[str]) -> Mapping[str, float]:

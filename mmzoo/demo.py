@@ -51,7 +51,7 @@ class Demo:
             raise RuntimeError(f"`{line}` ended with exit code {code}; the lines above say why")
 
     def suite(self) -> ModuleType:
-        """The measuring module of the family's first eval suite."""
+        """The measuring module of the family's first eval suite, for a demo that measures with it."""
         return load_object(f"eval_suites.{self.family.suites[0]}.measure")
 
 
@@ -61,7 +61,7 @@ def main(argv: list[str], prog: str) -> int:
         prog=prog, description="Train, measure and reload a small model in minutes; writes OUT/report.html."
     )
     parser.add_argument("family", nargs="?", help="default: the first family that has a demo")
-    parser.add_argument("--images", type=Path, help="folder of images (default: those that come with scikit-image)")
+    parser.add_argument("--images", type=Path, help="folder of images, where a demo takes some (default: its own)")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything (runs/demo)")
     parser.add_argument("--steps", type=int, help="updates of each training (default: what the demo's configs say)")
     arguments = parser.parse_args(argv)

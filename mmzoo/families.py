@@ -55,7 +55,7 @@ class Family:
     stages: Mapping[str, str]  #: training stage -> LightningModule class
     variants: Mapping[str, Mapping[str, Any]]  #: public variant name -> config arguments; always holds "tiny"
     suites: tuple[str, ...] = ()
-    demo: str | None = None  #: function(mmzoo.demo.Demo) -> path of its report; needs a suite
+    demo: str | None = None  #: function(mmzoo.demo.Demo) -> path of its report
     auto_classes: tuple[str, ...] = ("AutoModel",)
     #: Models on top of `model` with a class of their own: transformers' Auto class -> PreTrainedModel class. A saved
     #: one is known by its class name, in config.json under `architectures`.

@@ -18,6 +18,16 @@ TINY: dict[str, Any] = {
     "descriptor_block": 8,
 }
 
+#: The demo's size: backscatter in dB, and descriptors of the power behind it, so that looks are looks.
+TINY_DEMO: dict[str, Any] = {
+    **TINY,
+    "domain": "db",
+    "value_range": [-35.0, 5.0],
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.2, 0.2, 0.2],
+    "descriptor_input": "raster",
+}
+
 #: DINOv2 ViT-S, B and L at patch 16 and 512 px, six experts in every block, one a token (spec section 1.1).
 S: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
 B: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -42,7 +52,8 @@ family = Family(
             "geospatial.crossearth_sar.segmentation_model:CrossEarthSARForSegmentation"
         ),
     },
-    variants={"tiny": TINY, "S": S, "B": B, "L": L},
+    demo="geospatial.crossearth_sar.demo:main",
+    variants={"tiny": TINY, "tiny-demo": TINY_DEMO, "S": S, "B": B, "L": L},
 )
 
 commands = {

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,24 @@ from torch import Tensor
 
 
 def outputs_of(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that a model in evaluation mode returns for `batch`, by name."""
+    """The tensors that a model in evaluation mode returns for `batch`, by name; inner ones as "outer.inner".
+
+    ValueError when there is none, since nothing would be compared.
+    """
     with torch.inference_mode():
-        output = model.eval()(**batch)
-    return {name: value.contiguous() for name, value in output.items() if isinstance(value, Tensor)}
+        tensors = dict(_tensors("", model.eval()(**batch)))
+    if not tensors:
+        raise ValueError(f"{type(model).__name__} returns no tensor for {', '.join(batch)}")
+    return tensors
+
+
+def _tensors(name: str, output: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(output, Tensor):
+        yield name, output.clone(memory_format=torch.contiguous_format)  # safetensors stores no shared memory
+    elif isinstance(output, Mapping | tuple | list):
+        parts = output.items() if isinstance(output, Mapping) else enumerate(output)
+        for inner, value in parts:
+            yield from _tensors(f"{name}.{inner}" if name else str(inner), value)
 
 
 def differing_outputs(model: Any, folder: Path, batch: Mapping[str, Tensor]) -> list[str]:

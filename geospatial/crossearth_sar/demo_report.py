@@ -1,0 +1,2 @@
+def report_of(o): raise NotImplementedError
+def results(o): return {}

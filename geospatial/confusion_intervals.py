@@ -46,9 +46,7 @@ def mean_iou(sums: np.ndarray) -> np.ndarray:
 def class_intervals(matrices: np.ndarray) -> list[ScoreInterval]:
     """IoU of each class over images whose matrices (N, K, K) are given."""
     values, drawn = class_ious(matrices.sum(0)), class_ious(resampled_sums(matrices))
-    return [
-        _interval(float(value), column, len(matrices)) for value, column in zip(values, drawn.T, strict=True)
-    ]
+    return [_interval(float(value), column, len(matrices)) for value, column in zip(values, drawn.T, strict=True)]
 
 
 def miou_interval(matrices: np.ndarray) -> ScoreInterval:

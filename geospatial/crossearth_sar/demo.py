@@ -1,4 +1,4 @@
-"""CrossEarth-SAR's demo: simulated radars -> dense model -> experts -> continued pre-training -> fine-tuning on one radar
+"""CrossEarth-SAR's demo: radars -> dense model -> experts -> continued pre-training -> fine-tuning on one radar
 -> measured on a radar that was never trained on, beside the dense model -> reloaded -> report.
 
 Every training is a command that a user would type; it is shown before it runs.
@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +18,10 @@ import torch
 from data_engine.generators.backscatter import CLASSES
 from geospatial.brightness_baseline import BrightnessClasses
 from geospatial.class_masks import ClassTable
-from geospatial.crossearth_sar.demo_measure import Measured, Scene, measure, measure_baselines, read_scenes, tiles_of
+from geospatial.crossearth_sar.demo_measure import Scene, measure, measure_baselines, read_scenes, tiles_of
+from geospatial.crossearth_sar.demo_outcome import Outcome
+from geospatial.crossearth_sar.demo_report import report_of
+from geospatial.crossearth_sar.demo_results import results
 from geospatial.crossearth_sar.demo_scenes import SENSORS, SOURCES, measured_pairs, pairs_of, write_sensors
 from geospatial.crossearth_sar.demo_upcycling import Identity, compare, write_dense_weights
 from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
@@ -36,24 +38,8 @@ ONE_EXPERT = ["--model.init_args.overrides", '{"num_experts": 1}']
 IDENTITY_SCENES = 4  #: scenes of each source that dense and upcycled are compared on
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Everything that the report is written from; models, baselines and scenes by name and sensor."""
-
-    demo: Demo
-    model: CrossEarthSARForSegmentation
-    identity: Identity
-    scenes: dict[str, list[Scene]]
-    experts: dict[str, Measured]
-    dense: dict[str, Measured]
-    baselines: dict[str, dict]  #: sensor -> name -> matrices (N, K, K)
-    reloaded_outputs: list[str]  #: outputs that a fresh process gave bit for bit
-
-
 def main(demo: Demo) -> Path:
     """Runs the whole demo and returns the report's path."""
-    from geospatial.crossearth_sar.demo_report import report_of, results
-
     if demo.images is not None:
         raise InputError(
             "the demo of crossearth-sar makes its own scenes and takes no --images. Leave it out; to train on rasters "
@@ -142,8 +128,8 @@ def upcycling_identity(out: Path) -> Identity:
     batch = {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
     found = compare(dense.encoder, sparse, batch)  # pyright: ignore[reportArgumentType] - an encoder alone
     sys.stderr.write(
-        f"\nupcycling, on {found.images} tiles of {len(scenes)} scenes: each of {found.experts} experts alone gives the "
-        f"dense encoder's bits; as the routers choose ({found.used} experts in use) {found.equal_share:.1%} of the "
+        f"\nupcycling, on {found.images} tiles of {len(scenes)} scenes: each of {found.experts} experts alone gives "
+        f"the dense encoder's bits; as the routers choose ({found.used} experts in use) {found.equal_share:.1%} of the "
         f"values are bit-equal and the largest difference is {found.difference:.2g} (values up to {found.size:.2g})\n"
     )
     return found

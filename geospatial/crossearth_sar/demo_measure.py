@@ -1,4 +1,4 @@
-"""What CrossEarth-SAR's demo measures: scenes that no training saw, of sensors that it saw and of one that it did not."""
+"""What CrossEarth-SAR's demo measures: scenes that no training saw, of known radars and of a new one."""
 
 from __future__ import annotations
 
@@ -114,6 +114,8 @@ def measure_baselines(baseline: BrightnessClasses, scenes: list[Scene], classes:
     constant = [np.full_like(scene.labels, baseline.majority) for scene in scenes]
     bright = [baseline.labels(scene.values) for scene in scenes]
     return {
-        name: np.stack([confusion_matrix(scene.labels, found, classes) for scene, found in zip(scenes, maps, strict=True)])
+        name: np.stack(
+            [confusion_matrix(scene.labels, found, classes) for scene, found in zip(scenes, maps, strict=True)]
+        )
         for name, maps in (("brightness", bright), ("majority", constant))
     }

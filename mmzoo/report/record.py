@@ -12,6 +12,8 @@ from numbers import Integral
 
 import numpy as np
 
+from mmzoo.report.plot_record import PointPanel, ShareBars
+
 NOT_MEASURED = "not measured"
 #: A panel is read by colour, and the page has this many that can be told apart.
 MAX_CURVES = 5
@@ -253,6 +255,8 @@ class RunReport:
     tables: Sequence[MeasureTable] = ()
     curves: Sequence[CurvePanel] = ()
     codebooks: Sequence[CodebookUsage] = ()
+    bars: Sequence[ShareBars] = ()
+    points: Sequence[PointPanel] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     not_measured: Sequence[str] = ()

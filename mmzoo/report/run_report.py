@@ -15,6 +15,7 @@ import mmzoo
 from mmzoo.errors import InputError
 from mmzoo.report.charts import line_chart
 from mmzoo.report.pictures import embed
+from mmzoo.report.plots import point_chart, segments
 from mmzoo.report.record import CodebookUsage, PictureGrid, RunReport, number
 
 TEMPLATE = "run_report.html.jinja"
@@ -61,9 +62,11 @@ def render(record: RunReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(embed=embed, number=number)
+    environment.filters.update(embed=embed, number=number, segments=segments)
     charts = [line_chart(panel) for panel in record.curves]
-    return environment.get_template(TEMPLATE).render(record=record, charts=charts, version=mmzoo.__version__)
+    points = [point_chart(panel) for panel in record.points]
+    template = environment.get_template(TEMPLATE)
+    return template.render(record=record, charts=charts, points=points, version=mmzoo.__version__)
 
 
 def _check_grid(grid: PictureGrid) -> None:

@@ -55,6 +55,8 @@ def test_differences_are_paired():
     assert (zero.value, zero.low, zero.high) == (0.0, 0.0, 0.0)
     better = one + 40 * np.eye(3, dtype=np.int64)
     found = miou_difference(better, one)
+    assert found.low is not None
+    assert found.high is not None
     assert 0 < found.low <= found.value <= found.high
     assert found.value == pytest.approx(miou_interval(better).value - miou_interval(one).value)
     with pytest.raises(ValueError, match="not of the same images"):

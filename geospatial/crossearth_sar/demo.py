@@ -49,8 +49,7 @@ def main(demo: Demo) -> Path:
     with timed(demo, "scenes"):
         write_sensors(demo.out / "scenes")
     identity = train(demo)
-    with timed(demo, "measuring"):
-        outcome = examine(demo, identity)
+    outcome = examine(demo, identity)
     demo.seconds["all"] = time.perf_counter() - started
     (demo.out / "results.json").write_text(json.dumps(results(outcome), indent=1) + "\n", encoding="utf-8")
     return write_report(report_of(outcome), demo.out / "report.html")
@@ -143,20 +142,17 @@ def class_table() -> ClassTable:
 def examine(demo: Demo, identity: Identity) -> Outcome:
     """Both fine-tuned models and the baselines on the scenes of all sensors; the reloaded model."""
     folder, table = demo.out / "scenes", class_table()
-    scenes = {sensor: read_scenes(measured_pairs(folder, sensor), table) for sensor in SENSORS}
     model, dense = (load(best(demo.out, f"{name}_tuned")) for name in ("experts", "dense_continued"))
-    training = read_scenes(pairs_of(folder, SOURCES[0], "train"), table)
-    baseline = BrightnessClasses.fitted([(scene.values, scene.labels) for scene in training], len(table))
-    return Outcome(
-        demo,
-        model,
-        identity,
-        scenes,
-        {sensor: measure(model, of_sensor) for sensor, of_sensor in scenes.items()},
-        {sensor: measure(dense, of_sensor) for sensor, of_sensor in scenes.items()},
-        {sensor: measure_baselines(baseline, of_sensor, len(table)) for sensor, of_sensor in scenes.items()},
-        _reload(demo, model, scenes[SENSORS[-1]][0]),
-    )
+    with timed(demo, "measuring"):
+        scenes = {sensor: read_scenes(measured_pairs(folder, sensor), table) for sensor in SENSORS}
+        training = read_scenes(pairs_of(folder, SOURCES[0], "train"), table)
+        baseline = BrightnessClasses.fitted([(scene.values, scene.labels) for scene in training], len(table))
+        experts, plain = (
+            {sensor: measure(one, of_sensor) for sensor, of_sensor in scenes.items()} for one in (model, dense)
+        )
+        simple = {sensor: measure_baselines(baseline, of_sensor, len(table)) for sensor, of_sensor in scenes.items()}
+    reloaded = _reload(demo, model, scenes[SENSORS[-1]][0])
+    return Outcome(demo, model, identity, scenes, experts, plain, simple, reloaded)
 
 
 def _reload(demo: Demo, model: CrossEarthSARForSegmentation, scene: Scene) -> list[str]:

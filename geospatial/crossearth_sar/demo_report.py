@@ -217,7 +217,7 @@ def _facts(outcome: Outcome) -> dict[str, str]:
         f"{SIDE} px, of each radar",
         "encoder": f"{total:,} parameters, of which a token meets {model.encoder.active_parameters():,}; "
         f"{identity.experts} experts a block",
-        "upcycling": f"on {identity.images} real tiles each expert alone gives the dense encoder's bits; as the "
+        "upcycling": f"on {identity.images} tiles each expert alone gives the dense encoder's bits; as the "
         f"routers choose, {100 * identity.equal_share:.1f} % of the values are bit-equal, largest difference "
         f"{identity.difference:.2g}",
         "updates": f"{updates[0]:,} dense, {updates[1]:,} continued, {updates[2]:,} fine-tuned (decoder only)",

@@ -24,7 +24,7 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Identity:
-    """How an upcycled encoder compares with the dense one on `images` real tiles, over all maps and the last state.
+    """How it compares with the dense one on `images` tiles of scenes, over all maps and the last state.
 
     `experts`: that gave the dense model's bits, each one alone on all tokens. `used`: experts that the routers chose,
     by themselves. `equal_share`: of values that were bit-equal then, `difference`: the largest, `size`: of values.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from data_engine.index import SamplePlace, ShardIndex
 from data_engine.ledger import Ledger, rank_window
 from data_engine.quarantine import ErrorBudget
+from data_engine.sample_source import SampleIndex
 from data_engine.skips import Skips, next_positions
 from mmzoo.errors import InputError
 
@@ -54,11 +54,11 @@ class BatchPlan:
     """
 
     slots: list[Slot]
-    places: list[SamplePlace]
+    places: Sequence[Any]
     first: Slot
 
 
-def ledger_of(settings: LoaderSettings, index: ShardIndex) -> Ledger:
+def ledger_of(settings: LoaderSettings, index: SampleIndex) -> Ledger:
     """The sequence that these settings read."""
     return Ledger(index.split_rows(settings.split), settings.seed, settings.shuffle)
 
@@ -66,7 +66,7 @@ def ledger_of(settings: LoaderSettings, index: ShardIndex) -> Ledger:
 class PlannedBatches:
     """The batch sampler: one BatchPlan a step. Every rank gets the same number of them."""
 
-    def __init__(self, ledger: Ledger, index: ShardIndex, settings: LoaderSettings, steps: int | None) -> None:
+    def __init__(self, ledger: Ledger, index: SampleIndex, settings: LoaderSettings, steps: int | None) -> None:
         self.ledger = ledger
         self.index = index
         self.settings = settings

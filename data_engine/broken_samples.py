@@ -7,7 +7,6 @@ refuses it. A shard that is gone or cut is no broken sample, and neither is a fa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmzoo.errors import InputError
 
@@ -29,8 +28,8 @@ class Fault:
 
 
 class BrokenSampleError(InputError):
-    """A sample cannot be read: `fault` says which and why."""
+    """A sample cannot be read: `fault` says which and why, `remedy` what to do about it."""
 
-    def __init__(self, fault: Fault, folder: Path) -> None:
-        super().__init__(f"{fault.where}: {fault.reason}. Check with: mmzoo data lint {folder}")
+    def __init__(self, fault: Fault, remedy: str) -> None:
+        super().__init__(f"{fault.where}: {fault.reason}. {remedy}")
         self.fault = fault

@@ -130,6 +130,11 @@ class ShardIndex:
         self.splits: list[str] = content["splits"]["names"]
         self._columns: dict[str, np.ndarray] = {}
 
+    @property
+    def remedy(self) -> str:
+        """What to do about broken samples."""
+        return f"Check with: mmzoo data lint {self.folder}"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickling a memory map would copy the array: the other process maps the same files instead.
         return ShardIndex, (self.folder, self.content, self.identity)

@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from data_engine.batch_plan import BatchPlan, LoaderSettings, PlannedBatches, Slot, check_settings, ledger_of
 from data_engine.broken_samples import BrokenSampleError
 from data_engine.decode import DecodeRules, load_jpeg_decoder
-from data_engine.index import SamplePlace, ShardIndex
+from data_engine.index import ShardIndex
 from data_engine.ledger import SampleRandomness
 from data_engine.quarantine import BrokenSample, Quarantine
 from data_engine.reader import ShardReader
 from data_engine.records import RESERVED_BATCH_KEYS, Sample
+from data_engine.sample_source import SampleReader
 from data_engine.worker_signals import leave_signals_to_the_parent
 from mmzoo.errors import InputError
 
@@ -46,7 +47,7 @@ class MadeBatch(NamedTuple):
 class PositionDataset(Dataset[Batch]):
     """Makes the sample at a position: reads, decodes, transforms. Holds no list of samples, only mapped columns."""
 
-    def __init__(self, reader: ShardReader, transform: Transform, settings: LoaderSettings) -> None:
+    def __init__(self, reader: SampleReader, transform: Transform, settings: LoaderSettings) -> None:
         self.reader = reader
         self.transform = transform
         self.randomness = SampleRandomness(settings.seed)
@@ -73,15 +74,14 @@ class PositionDataset(Dataset[Batch]):
         except InputError as mistake:
             return MadeBatch(None, broken, str(mistake))
 
-    def _sample(self, slot: Slot, place: SamplePlace | None) -> Batch:
+    def _sample(self, slot: Slot, place: Any) -> Batch:
         """BrokenSampleError: the sample's own bytes, or the transform refuses it. All else that fails ends the run."""
         position, epoch, row = slot
         sample = self.reader.sample(row, place)
         try:
             values = self.transform(sample, self.randomness.at(epoch, position))
         except InputError as mistake:
-            fault = self.reader.fault(row, "image", str(mistake))
-            raise BrokenSampleError(fault, self.reader.index.folder) from None
+            raise self.reader.broken(row, "image", str(mistake)) from None
         except Exception as fault:
             fault.add_note(f"in the transform of {self.reader.location(row)}")
             raise
@@ -102,7 +102,7 @@ class PositionDataset(Dataset[Batch]):
             return {key: values[:0] for key, values in collate([lender]).items()}
         raise InputError(
             f"no sound sample among the {min(rows, SHAPE_TRIES)} rows from {self.reader.location(row)} on. "
-            f"Check with: mmzoo data lint {self.reader.index.folder}"
+            f"{self.reader.index.remedy}"
         )
 
 
@@ -119,19 +119,28 @@ class ShardLoader(DataLoader[Batch]):
             yield batch
 
 
-def make_loader(settings: LoaderSettings, transform: Transform, steps: int | None = None) -> DataLoader[Batch]:
+def open_shards(settings: LoaderSettings) -> SampleReader:
+    """The reader of the shard folder that the settings name."""
+    cache_bytes = settings.cache_mb * 2**20 // max(1, settings.workers)
+    rules = DecodeRules(background=settings.background, fast=True)
+    return ShardReader(ShardIndex.open(settings.index), rules, cache_bytes)
+
+
+def make_loader(
+    settings: LoaderSettings, transform: Transform, steps: int | None = None, reader: SampleReader | None = None
+) -> DataLoader[Batch]:
     """The loader of one rank; its batches are described in records.py.
 
     `transform(sample, random)` gets a Sample and a generator that depends on (seed, epoch, position) only and is good
     for this call. It returns arrays, tensors, numbers or strings, and raises InputError to refuse the sample. `steps`:
-    number of batches; with neither steps nor passes the loader is endless. A batch holds global_batch / ranks samples.
+    number of batches; with neither steps nor passes the loader is endless. `reader`: where samples come from (default:
+    the shards of the settings). A batch holds global_batch / ranks samples.
     It is shorter, even empty, where samples are broken, and at the end of `passes`.
     InputError: no such split, an empty one, a global batch that does not divide by the ranks, the error budget spent.
     """
     check_settings(settings, steps)
-    index = ShardIndex.open(settings.index)
-    cache_bytes = settings.cache_mb * 2**20 // max(1, settings.workers)
-    reader = ShardReader(index, DecodeRules(background=settings.background, fast=True), cache_bytes)
+    reader = reader or open_shards(settings)
+    index = reader.index
     loader = ShardLoader(
         PositionDataset(reader, transform, settings),
         batch_sampler=PlannedBatches(ledger_of(settings, index), index, settings, steps),  # pyright: ignore[reportArgumentType]
@@ -145,7 +154,7 @@ def make_loader(settings: LoaderSettings, transform: Transform, steps: int | Non
     )
     if settings.workers:
         load_jpeg_decoder()  # here, so that workers share it: loaded by each one alone it takes 150 MB of each
-    loader.quarantine = Quarantine(settings.budget, index.count, settings.quarantine)
+    loader.quarantine = Quarantine(settings.budget, index.count, settings.quarantine, index.remedy)
     return loader
 
 

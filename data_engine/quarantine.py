@@ -71,10 +71,13 @@ class BrokenSample:
 class Quarantine:
     """The samples found broken so far. `samples`: how many the index has; `file`: the list, or None to keep none."""
 
-    def __init__(self, budget: ErrorBudget, samples: int, file: Path | None = None) -> None:
+    def __init__(
+        self, budget: ErrorBudget, samples: int, file: Path | None = None, remedy: str = "Mend the samples"
+    ) -> None:
         self.budget = budget
         self.samples = samples
         self.file = file
+        self.remedy = remedy  #: what to do about broken samples, as the start of a sentence
         self.known: set[Name] = set()
         self._read = 0  # bytes of the file that `known` covers
 
@@ -96,7 +99,7 @@ class Quarantine:
             listed = f", listed in {self.file}" if self.file else ""
             raise InputError(
                 f"{last.where}: {last.reason}. {len(self.known)} of {self.samples} samples are broken{listed}; {limit}."
-                f" Mend the shards (mmzoo data lint), or allow more"
+                f" {self.remedy}, or allow more"
             )
         if before == 0:
             where = f"; all are listed in {self.file}" if self.file else ""

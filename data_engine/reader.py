@@ -127,7 +127,7 @@ class ShardReader:
             try:
                 image = decode_image(members["image"], self.rules)
             except InputError as mistake:
-                raise self._broken(row, "image", str(mistake)) from None
+                raise self.broken(row, "image", str(mistake)) from None
             self.cache.put(row, image)
         return Sample(key, self.index.source, {"image": image}, self._parsed(row, members["json"]))
 
@@ -144,13 +144,14 @@ class ShardReader:
             meta = json.loads(text.decode("utf-8"))
             version = meta["schema_version"]
         except (ValueError, LookupError, TypeError, RecursionError) as fault:
-            raise self._broken(row, "json", f"not the json of a sample ({fault})") from None
+            raise self.broken(row, "json", f"not the json of a sample ({fault})") from None
         if version != SAMPLE_SCHEMA:
-            raise self._broken(row, "json", f"schema version {version!r}, known is {SAMPLE_SCHEMA}")
+            raise self.broken(row, "json", f"schema version {version!r}, known is {SAMPLE_SCHEMA}")
         return meta
 
-    def _broken(self, row: int, field: str, reason: str) -> BrokenSampleError:
-        return BrokenSampleError(self.fault(row, field, reason), self.index.folder)
+    def broken(self, row: int, field: str, reason: str) -> BrokenSampleError:
+        """The error of a fault in a member."""
+        return BrokenSampleError(self.fault(row, field, reason), self.index.remedy)
 
     def _read(self, row: int, shard: int, offset: int, size: int) -> bytes:
         """`size` bytes of a shard, for a row."""
@@ -173,7 +174,7 @@ class ShardReader:
 
     def _unreadable(self, row: int, fault: OSError) -> InputError:
         if fault.errno == errno.EIO:  # a bad sector takes the samples that lie on it, not the run
-            return self._broken(row, self.index.fields[0], str(fault.strerror))
+            return self.broken(row, self.index.fields[0], str(fault.strerror))
         return self._shard_fault(row, str(fault.strerror))
 
     def _shard_fault(self, row: int, reason: str) -> InputError:

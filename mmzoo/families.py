@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -57,7 +57,15 @@ class Family:
     suites: tuple[str, ...] = ()
     demo: str | None = None  #: function(mmzoo.demo.Demo) -> path of its report; needs a suite
     auto_classes: tuple[str, ...] = ("AutoModel",)
+    #: Models on top of `model` with a class of their own: transformers' Auto class -> PreTrainedModel class. A saved
+    #: one is known by its class name, in config.json under `architectures`.
+    other_models: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def model_of(self, architectures: Sequence[str]) -> str:
+        """Dotted path of the class that saved a model, by the `architectures` of its config.json; else `model`."""
+        named = [target for target in self.other_models.values() if target.partition(":")[2] in architectures]
+        return named[0] if named else self.model
 
     def public_id(self, variant: str) -> str:
         """The one form in which a variant's name is printed, e.g. "crossearth-sar/L"."""

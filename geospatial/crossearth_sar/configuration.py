@@ -50,6 +50,13 @@ class CrossEarthSARConfig(PretrainedConfig):
     descriptor_block: int = 16  #: px
     descriptor_band: int | str = "mean"  #: 1, 2 or 3 of the network's bands, or "mean"
 
+    # What stands on the encoder in CrossEarthSARForSegmentation
+    class_names: list[str] | tuple[str, ...] | None = None  #: in the order of the outputs; None: an encoder alone
+    head: str = "mask2former"  #: "mask2former" is the published one; "fpn", "linear"
+    head_settings: dict[str, Any] | None = None  #: of mask2former_head.Mask2FormerSettings, or `width` of the FPN
+    earth_adapter: dict[str, Any] | None = None  #: of earth_adapter.EarthAdapterSettings; None: no adapter
+    lora: dict[str, Any] | None = None  #: of lora.LoraSettings; None: none
+
     def __post_init__(self, **kwargs: Any) -> None:
         check_settings(self)
         depth = self.num_hidden_layers
@@ -60,6 +67,11 @@ class CrossEarthSARConfig(PretrainedConfig):
         )
         for name in ("value_range", "image_mean", "image_std"):
             setattr(self, name, [float(value) for value in getattr(self, name)])
+        if self.class_names is not None:
+            self.class_names = [str(name) for name in self.class_names]
+            # transformers' own names, which its pipelines read
+            kwargs["id2label"] = dict(enumerate(self.class_names))
+            kwargs["label2id"] = {name: number for number, name in enumerate(self.class_names)}
         super().__post_init__(**kwargs)
         self._check_together()
 
@@ -70,6 +82,9 @@ class CrossEarthSARConfig(PretrainedConfig):
             )
         if self.experts_per_token > self.num_experts:
             raise InputError(f"experts_per_token is {self.experts_per_token} of num_experts {self.num_experts}.")
+        names = self.class_names
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise InputError(f"class_names must be at least one name, each once, not {names}.")
         if self.image_size < self.patch_size:
             raise InputError(f"image_size {self.image_size} is less than patch_size {self.patch_size}.")
         wrong = [layer for layer in self.layers_given if not 0 <= layer < self.num_hidden_layers]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import rasterio
 import torch
+from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
 from geospatial.crossearth_sar.configuration import CrossEarthSARConfig
@@ -36,3 +41,52 @@ def objective(output: CrossEarthSAROutput, batch: dict[str, Tensor]) -> tuple[Te
     error = (output.feature_maps[-1][:, :3] - wanted).square().mean()
     balance = output.balance_sum.mean() / output.routed_tokens
     return error + BALANCE_WEIGHT * balance, error
+
+
+def training_config(index: Path) -> dict[str, Any]:
+    """The `model` and `data` sections of a short training, on rasters written beside `index` (image shards are of no
+    use here), with all that a resume could lose: random points of the loss, moments and a schedule, random windows.
+    """
+    folder = index.parent / "labelled_rasters"
+    for number in range(5):
+        _write_labelled_raster(folder, number)
+    head = {"width": 32, "queries": 8, "heads": 4, "encoder_layers": 1, "decoder_layers": 2, "points": 64}
+    classes = {0: "land", 1: "water"}
+    return {
+        "model": {
+            "class_path": "geospatial.crossearth_sar.training.CrossEarthSARSegmentation",
+            "init_args": {
+                "classes": classes,
+                "overrides": {"domain": "amplitude", "value_range": [0, 2]},
+                "head": "mask2former",
+                "head_settings": {**head, "encoder_hidden": 64, "decoder_hidden": 64},
+                "class_weights": [1.0, 1.5],
+                "optimizer": {"name": "adamw", "lr": 1e-3, "warmup_steps": 2, "schedule": "cosine"},
+            },
+        },
+        "data": {
+            "class_path": "geospatial.raster_data.RasterData",
+            "init_args": {
+                "sources": [{"images": str(folder / "images"), "masks": str(folder / "masks"), "domain": "amplitude"}],
+                "classes": classes,
+                "window": 32,
+                "global_batch": 4,
+                "steps_per_epoch": 2,
+                "augmentation": {"brightness": 0.3, "contrast": 0.3},
+            },
+        },
+    }
+
+
+def _write_labelled_raster(folder: Path, number: int) -> None:
+    """One 48 x 56 px amplitude raster, single look, dark water in its mask."""
+    random = np.random.default_rng(number)
+    water = np.kron(random.random((6, 7)) < 0.4, np.ones((8, 8), bool))
+    amplitude = np.sqrt(random.exponential(np.where(water, 0.05, 0.6))).astype(np.float32)
+    for kind, values in (("images", amplitude), ("masks", water.astype(np.uint8))):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        size = {"count": 1, "height": 48, "width": 56, "dtype": values.dtype}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(folder / kind / f"{number}.tif", "w", driver="GTiff", **size) as file:
+                file.write(values, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmzoo.families import Family
+from mmzoo.families import Command, Family
 
 #: The fixture size: 64 tokens and CLS, all quirks of the full model (spec section 8). Its branches start open, since it
 #: is trained from nothing.
@@ -33,6 +33,20 @@ family = Family(
     processor="geospatial.crossearth_sar.processing:CrossEarthSARImageProcessor",
     official="geospatial.crossearth_sar.official",
     contract="geospatial.crossearth_sar.contract",
-    stages={},
+    stages={
+        "pretraining": "geospatial.crossearth_sar.training:CrossEarthSARSegmentation",
+        "fine_tuning": "geospatial.crossearth_sar.training:FineTuning",
+    },
+    other_models={
+        "AutoModelForSemanticSegmentation": (
+            "geospatial.crossearth_sar.segmentation_model:CrossEarthSARForSegmentation"
+        ),
+    },
     variants={"tiny": TINY, "S": S, "B": B, "L": L},
 )
+
+commands = {
+    "pseudo-label": Command(
+        "geospatial.crossearth_sar.pseudo_label:main", "label rasters by segmentation models, with confidence and votes"
+    ),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,9 @@ from geospatial.sar.descriptors import DescriptorSettings, physical_descriptors
 from mmzoo.errors import InputError
 from mmzoo.hub.model import ZooModel
 from mmzoo.ops.expert_routing import RoutingSums
+
+#: (tokens (B, 1 + h*w, C), number of the block, (h, w)) -> tokens.
+AfterBlock = Callable[[Tensor, int, tuple[int, int]], Tensor]
 
 
 @dataclass
@@ -63,12 +67,17 @@ class CrossEarthSARModel(ZooModel):
         self.post_init()
 
     def forward(
-        self, pixel_values: Tensor, descriptors: Tensor | None = None, valid: Tensor | None = None
+        self,
+        pixel_values: Tensor,
+        descriptors: Tensor | None = None,
+        valid: Tensor | None = None,
+        after_block: AfterBlock | None = None,
     ) -> CrossEarthSAROutput:
         """pixel_values (B, 3, H, W), normalised; H and W of at least a patch, the stride drops the remainder.
 
         descriptors (B, 3): instead of those of the images, for example one scene's for all of its tiles. valid
-        (B, H, W) boolean: pixels that descriptors are taken from; None = all. InputError for other shapes.
+        (B, H, W) boolean: pixels that descriptors are taken from; None = all. after_block: changes the tokens that
+        leave a block, such as an adapter. InputError for other shapes.
         """
         self._check(pixel_values)
         physics = self.descriptors(pixel_values, valid) if descriptors is None else descriptors
@@ -81,6 +90,7 @@ class CrossEarthSARModel(ZooModel):
         sums: list[RoutingSums] = []
         for number, block in enumerate(self.blocks):
             tokens, choice, block_sums = block(tokens, physics)
+            tokens = tokens if after_block is None else after_block(tokens, number, grid)
             choices.append(choice)
             sums.append(block_sums)
             if number in self.config.layers_given:

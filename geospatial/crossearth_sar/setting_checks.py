@@ -16,6 +16,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "gate": ("renorm", "prob", "ste"),
     "expert_method": ("auto", "loop", "grouped"),
     "domain": ("log1p", "intensity", "amplitude", "db", "display8"),
+    "head": ("mask2former", "fpn", "linear"),
     "descriptor_input": ("image", "network", "raster"),
     "descriptor_scaling": ("none", "log"),
 }

@@ -33,8 +33,7 @@ def enhanced_lee(power: Tensor, moments: Moments, looks: float, damping: float) 
     least, most = math.sqrt(1 / looks), math.sqrt(1 + 2 / looks)
     found = moments.variation().sqrt()
     tiny = torch.finfo(power.dtype).tiny
-    weight = torch.exp(-damping * (found - least).clamp(min=0) / (most - found).clamp(min=tiny))
-    weight = torch.where(found >= most, 0, weight)
+    weight = torch.exp(-damping * (found - least).clamp(min=0) / (most - found).clamp(min=tiny))  # 0 from Cmax on
     return moments.mean * weight + power * (1 - weight)
 
 

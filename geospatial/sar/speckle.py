@@ -69,8 +69,8 @@ def despeckle(image: Tensor, domain: str, filter: SpeckleFilter, valid: Tensor |
     """
     usable = torch.isfinite(image)
     usable = usable if valid is None else usable & valid
-    check_domain(image, domain, usable)
     power = to_power(torch.where(usable, image, 0), domain)
+    check_domain(image, domain, usable)
     if not bool(usable.any()):
         return image.to(power.dtype)
     looks = _looks_of(power, usable, filter)

@@ -15,6 +15,8 @@ def register_families() -> None:
         transformers.AutoConfig.register(family.name, config, exist_ok=True)
         for name in family.auto_classes:
             getattr(transformers, name).register(config, load_object(family.model), exist_ok=True)
+        for name, target in family.other_models.items():
+            getattr(transformers, name).register(config, load_object(target), exist_ok=True)
         transformers.AutoImageProcessor.register(
             config, image_processor_classes={"pil": load_object(family.processor)}, exist_ok=True
         )

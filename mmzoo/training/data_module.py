@@ -22,8 +22,8 @@ from mmzoo.training.window import Window, accumulation
 
 if TYPE_CHECKING:
     from data_engine.decode import DecodeRules
-    from data_engine.index import ShardIndex
     from data_engine.loader import LoaderSettings
+    from data_engine.sample_source import SampleIndex, SampleReader
 
 SCHEMA = 2
 #: What may differ from a checkpoint only with the user's consent (--allow_changes), because it changes the data order.
@@ -144,11 +144,23 @@ class ShardData(LightningDataModule):
         self._evaluation_streams: list[EvaluationStream] = []
         self._order: dict[str, str] = {}
 
-    def open_index(self) -> ShardIndex:
-        """The index; InputError when the folder is missing or no shard folder."""
+    def open_index(self) -> SampleIndex:
+        """The index; InputError when the folder is missing or no shard folder. Other sources override it."""
         from data_engine.index import ShardIndex
 
         return ShardIndex.open(self.index_folder)
+
+    def open_reader(self, settings: LoaderSettings) -> SampleReader:
+        """The reader of the index. Other sources override it."""
+        from data_engine.loader import open_shards
+
+        return open_shards(settings)
+
+    def _loader(self, split: str, transform: Transform) -> Any:
+        from data_engine.loader import make_loader
+
+        settings = self.loader_settings(split)
+        return make_loader(settings, transform, None, self.open_reader(settings))
 
     def identity(self) -> str:
         """sha256 of the index content: what the run record calls this data."""
@@ -199,8 +211,6 @@ class ShardData(LightningDataModule):
 
     def train_dataloader(self) -> TrainStream:
         """Built after the data state was restored, so it starts at `position`."""
-        from data_engine.loader import make_loader
-
         index = self.open_index()
         self._note_order(index)
         rows = len(index.split_rows("train"))
@@ -208,7 +218,7 @@ class ShardData(LightningDataModule):
         self.loader_settings("train")  # a mistake in them is reported here, before the first step
         accumulate = accumulation(self.trainer)
         self.stream = TrainStream(
-            lambda: make_loader(self.loader_settings("train"), self.transform, None),
+            lambda: self._loader("train", self.transform),
             max(1, length // accumulate),
             accumulate,
         )
@@ -216,12 +226,10 @@ class ShardData(LightningDataModule):
 
     def val_dataloader(self) -> Any:
         """The validation split; empty list when there is none."""
-        from data_engine.loader import make_loader
-
         if not len(self.open_index().split_rows("val")):
             return []
-        settings = self.loader_settings("val")
-        stream = EvaluationStream(lambda: make_loader(settings, self.val_transform, None))
+        self.loader_settings("val")  # a mistake in them is reported here
+        stream = EvaluationStream(lambda: self._loader("val", self.val_transform))
         self._evaluation_streams.append(stream)
         return stream
 
@@ -290,7 +298,7 @@ class ShardData(LightningDataModule):
             "history": as_json(self.history),
         }
 
-    def _note_order(self, index: ShardIndex | None = None) -> dict[str, str]:
+    def _note_order(self, index: SampleIndex | None = None) -> dict[str, str]:
         """What the order of training samples follows from, as hashes: of the index, and of the ledger over it.
 
         Read once, when training starts: a checkpoint must not fail because a shard vanished since.

@@ -142,9 +142,10 @@ def test_invalid_pixels_stay_and_do_not_spread(method, nodata):
 def test_every_domain_is_filtered_in_power(method):
     power = scene(2, looks=4)
     filter = SpeckleFilter(method, 4)
-    expected = despeckle(power, "intensity", filter)
+    valid = torch.rand(power.shape, generator=torch.Generator().manual_seed(0)) > 0.2
+    expected = despeckle(power, "intensity", filter, valid)
     for domain in ("amplitude", "db"):
-        found = despeckle(from_power(power, domain), domain, filter)
+        found = despeckle(from_power(power, domain), domain, filter, valid)
         torch.testing.assert_close(to_power(found, domain), expected)
 
 

@@ -6,6 +6,7 @@ And what is not in the dense one: descriptors, routers and the moving of rows, a
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from transformers import Dinov2Config, Dinov2Model
@@ -16,7 +17,13 @@ from geospatial.crossearth_sar.official import config_from_official, to_ours
 from tests.benchmarks.record import Comparison
 from tests.benchmarks.timing import Contender, interleaved
 
-SIZES = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 16, "image_size": 512}
+SIZES: dict[str, Any] = {
+    "hidden_size": 384,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+    "patch_size": 16,
+    "image_size": 512,
+}
 ROUNDS = 3
 #: "At most 1.15 times the dense encoder's time", as a ratio dense / ours; descriptors at most 3 % of the forward pass.
 WHOLE, DESCRIPTORS = 1 / 1.15, 1 / 0.03

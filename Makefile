@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 STAMP := $(VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
+PEERS := tests/benchmarks/peers/requirements.txt
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -16,7 +19,7 @@ endif
 IMAGES ?=
 OUT ?= runs/demo
 
-.PHONY: help setup demo test test-slow check bench results wheel clean
+.PHONY: help setup demo test test-slow check bench bench-env results wheel clean
 
 help:
 	@echo "make demo                  train, measure, reload; report in runs/demo/report.html (IMAGES=folder: on your own)"
@@ -25,6 +28,7 @@ help:
 	@echo "make check                 ruff, pyright, import contracts"
 	@echo "make bench                 ours against its peers, interleaved; figures in runs/bench (BENCH=startup: one of them)"
 	@echo "make results IMAGES=folder the learning studies on labelled photographs, resumable; docs/results"
+	@echo "make bench-env             peers that need an environment of their own, for make bench: litdata, MosaicML streaming"
 	@echo "make wheel                 dist/*.whl"
 
 setup: $(STAMP)
@@ -54,8 +58,17 @@ check: $(STAMP)
 	@$(BIN)/pyright
 	@$(BIN)/python -m pytest tests/test_architecture.py
 
+# With the peers of bench-env where they were installed.
 bench: $(STAMP)
-	@$(BIN)/python -m tests.benchmarks $(BENCH)
+	@$$(test -f $(BENCH_STAMP) && echo $(BENCH_VENV) || echo $(VENV))/bin/python -m tests.benchmarks $(BENCH)
+
+bench-env: $(BENCH_STAMP)
+
+$(BENCH_STAMP): $(STAMP) $(PEERS)
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@$(UV) pip install -q --python $(BENCH_VENV)/bin/python -c constraints.txt -e '.[dev]'
+	@$(UV) pip install -q --python $(BENCH_VENV)/bin/python --no-deps -r $(PEERS)
+	@touch $@
 
 # A long grid of short trainings; what is done is kept, so it may be stopped and started again.
 results: $(STAMP)

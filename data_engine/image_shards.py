@@ -16,7 +16,6 @@ from data_engine.decode import EXTENSIONS
 from data_engine.index import key_hash, write_index
 from data_engine.output_folder import REJECTED_FILE, check_output, replaced_folder
 from data_engine.progress import tracked
-from data_engine.records import SAMPLE_SCHEMA
 from data_engine.shards import MemberPlace, ShardFile, ShardWriter, sample_key
 from data_engine.sources.image_folder import ImageFile, Rejected, examine, list_files
 from data_engine.splits import (
@@ -24,6 +23,7 @@ from data_engine.splits import (
     check_leaks,
     group_of,
     group_pattern,
+    join_copies,
     read_split_file,
     split_by_file,
     split_by_hash,
@@ -162,17 +162,7 @@ def _no_image(settings: BuildSettings, collected: _Collected) -> str:
 
 
 def _write_sample(writer: ShardWriter, key: str, image: ImageFile, source: str) -> list[MemberPlace]:
-    meta = {
-        "schema_version": SAMPLE_SCHEMA,
-        "source": source,
-        "path": image.path,
-        "sha256": image.sha256,
-        "width": image.width,
-        "height": image.height,
-        **asdict(image.header),
-    }
-    text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
-    return writer.add(key, {EXTENSIONS[image.header.format]: image.data, "json": text.encode()})
+    return writer.add(key, {EXTENSIONS[image.header.format]: image.data, "json": image.json_member(source)})
 
 
 def _split(
@@ -186,9 +176,8 @@ def _split(
     if pattern and not any(pattern.search(path) for path in paths):
         raise InputError(f"--group {settings.group!r} matches no image path, for example not {paths[0]!r}")
     groups = [group_of(path, pattern) for path in paths]
-    if pattern is None and listed is None:  # copies of a picture go where the first one goes; else they would leak
-        first: dict[str, str] = {}
-        groups = [first.setdefault(image.sha256, group) for image, group in zip(collected.images, groups, strict=True)]
+    if pattern is None and listed is None:
+        groups = join_copies(groups, [image.sha256 for image in collected.images])
     by_hash = listed is None
     splits = split_by_hash(groups, _val_fraction(settings)) if by_hash else split_by_file(paths, listed, files)
     return splits, check_leaks(paths, groups, [image.sha256 for image in collected.images], splits)

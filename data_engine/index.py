@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +67,8 @@ def write_index(
     folder: Path, description: Mapping[str, Any], shards: Sequence[ShardFile], columns: Mapping[str, np.ndarray]
 ) -> str:
     """Writes `folder/index/` for finished shards, returns its identity. `description`: source, fields, splits, ..."""
-    target = folder / INDEX_FOLDER
+    target = folder / f".{INDEX_FOLDER}.building"  # renamed at the end: an index is there whole or not at all
+    shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     listed = {}
     for name, column in columns.items():
@@ -94,6 +96,7 @@ def write_index(
     }
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     (target / INDEX_FILE).write_text(text, encoding="utf-8")
+    target.rename(folder / INDEX_FOLDER)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

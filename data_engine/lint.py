@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from data_engine.code_fields import CODES, CODES_EXTENSION, CodesField
 from data_engine.decode import EXTENSIONS, decode_image, read_header
 from data_engine.index import INDEX_FILE, INDEX_FOLDER, file_sha256, read_description
 from data_engine.progress import tracked
@@ -100,6 +101,7 @@ def _lint_index(folder: Path, tars: list[str], findings: list[Finding]) -> dict[
 def _lint_shard(tar: Path, content: dict[str, Any] | None, keys: dict[bytes, str]) -> Iterator[Finding]:
     as_indexed = yield from _lint_identity(tar, content)
     found: list[Finding] = []
+    codes = _codes_field(content, found)
     starts: list[int] = []
     last = ""
     for group in _groups(tar, found):
@@ -111,7 +113,7 @@ def _lint_shard(tar: Path, content: dict[str, Any] | None, keys: dict[bytes, str
             found.append(Finding(tar.name, group.key, group.offset, f"key out of order, after {last}"))
         keys.setdefault(digest, tar.name)
         last = group.key
-        found += _lint_group(tar.name, group)
+        found += _lint_codes(tar.name, group, codes) if codes else _lint_group(tar.name, group)
     yield from found
     if content is not None and as_indexed and starts != _indexed_starts(tar, content):
         yield Finding(tar.name, None, None, "the offsets in the index are not those of the members")
@@ -191,13 +193,45 @@ def _name_faults(info: tarfile.TarInfo, key: str, extension: str) -> Iterator[st
     if not info.isreg():
         kind = "a symlink" if info.issym() else "a hard link" if info.islnk() else "no regular file"
         yield f"member {info.name!r} is {kind}"
-    if "." in extension:
+    if "." in extension and extension != CODES_EXTENSION:
         yield f"dotted stem in {info.name!r}: readers cut the key at the first dot"
     last = extension.rpartition(".")[2].lower()
+    if extension == CODES_EXTENSION:
+        return
     if last in PICKLE_EXTENSIONS:
         yield f"pickle member {info.name!r}: readers may execute it"
     elif last not in IMAGE_EXTENSIONS and last != "json" and info.isreg():
         yield f"member {info.name!r} is of no known type"
+
+
+def _codes_field(content: dict[str, Any] | None, found: list[Finding]) -> CodesField | None:
+    """What the codes must be, where the index lists codes."""
+    try:
+        return CodesField.in_index(content) if content and CODES in content.get("fields", ()) else None
+    except InputError as mistake:
+        found.append(Finding(f"{INDEX_FOLDER}/{INDEX_FILE}", None, None, str(mistake)))
+        return None
+
+
+def _lint_codes(shard: str, group: _Group, field: CodesField) -> Iterator[Finding]:
+    """The faults of a sample of codes: one member of codes as the index describes them, and one json."""
+    for name, extension in ((CODES, CODES_EXTENSION), ("json", "json")):
+        members = [member for member in group.members if member.extension == extension]
+        if len(members) != 1:
+            what = f"missing pair member: no {name}" if not members else f"{len(members)} {name} members under one key"
+            yield Finding(shard, group.key, group.offset, what)
+        for member in members[:1]:
+            what = _codes_fault(member.data, field) if name == CODES else _read_json(member.data)
+            if isinstance(what, str):
+                yield Finding(shard, group.key, member.offset, what)
+
+
+def _codes_fault(data: bytes, field: CodesField) -> str | None:
+    try:
+        field.unpack(data)
+    except InputError as mistake:
+        return str(mistake)
+    return None
 
 
 def _lint_group(shard: str, group: _Group) -> Iterator[Finding]:

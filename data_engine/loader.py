@@ -81,7 +81,7 @@ class PositionDataset(Dataset[Batch]):
         try:
             values = self.transform(sample, self.randomness.at(epoch, position))
         except InputError as mistake:
-            raise self.reader.broken(row, "image", str(mistake)) from None
+            raise self.reader.broken(row, self.reader.index.fields[0], str(mistake)) from None
         except Exception as fault:
             fault.add_note(f"in the transform of {self.reader.location(row)}")
             raise

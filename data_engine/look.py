@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_engine.code_fields import CODES
 from data_engine.decode import quiet_pillow
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
@@ -37,11 +38,15 @@ def describe(index: ShardIndex) -> dict[str, Any]:
         "splits": {split: len(index.split_rows(split)) for split in index.splits},
         "shards": len(index.shards),
         "bytes": sum(shard["bytes"] for shard in content["shards"]),
-        "image_bytes": int(index.column("size")[:, index.fields.index("image")].sum()),
-        "formats": content["formats"],
+        **{f"{field}_bytes": _bytes_of(index, field) for field in index.fields if field != "json"},
+        **{name: content[name] for name in ("formats", CODES) if name in content},
         "first_keys": [index.key(row) for row in range(min(FIRST_KEYS, index.count))],
         "longer_side_px": size_histogram(longer),
     }
+
+
+def _bytes_of(index: ShardIndex, field: str) -> int:
+    return int(index.column("size")[:, index.fields.index(field)].sum())
 
 
 def size_histogram(sides: np.ndarray) -> dict[str, int]:
@@ -63,8 +68,8 @@ def _description_text(described: dict[str, Any]) -> str:
 
 def _value_text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {count}" for name, count in value.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
+        return ", ".join(f"{name} {_value_text(entry)}" for name, entry in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _show_sample(index: ShardIndex, key: str, out: Path | None) -> None:
@@ -77,6 +82,10 @@ def _show_sample(index: ShardIndex, key: str, out: Path | None) -> None:
         raise InputError(f"no sample {key!r} in {index.folder}.{close} See: mmzoo data inspect {index.folder}")
     reader = ShardReader(index)
     if out is not None:
+        if "image" not in index.fields:
+            raise InputError(
+                f"{index.folder} holds {', '.join(index.fields)} and no images: --out has nothing to write"
+            )
         picture = io.BytesIO()
         Image.fromarray(reader.sample(row).fields["image"]).save(picture, "PNG")
         _write_whole(out, picture.getvalue())

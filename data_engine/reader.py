@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_engine.broken_samples import BrokenSampleError, Fault
+from data_engine.code_fields import CODES, CodesField
 from data_engine.decode import DecodeRules, decode_image
 from data_engine.index import SamplePlace, ShardIndex, key_in_header
 from data_engine.records import SAMPLE_SCHEMA, Sample
@@ -61,6 +62,7 @@ class ShardReader:
         self.index = index
         self.rules = rules or DecodeRules()
         self.cache = ImageCache(cache_bytes)
+        self._codes = CodesField.in_index(index.content) if CODES in index.fields else None
         self._handles: OrderedDict[int, int] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -77,9 +79,9 @@ class ShardReader:
         while getattr(self, "_handles", None):
             os.close(self._handles.popitem()[1])
 
-    def location(self, row: int, field: str = "image") -> str:
-        """Where a row lies, for messages: source, shard, key, byte offset."""
-        return self.fault(row, field, "").where
+    def location(self, row: int, field: str | None = None) -> str:
+        """Where a row lies (`field` None: its first member), for messages: source, shard, key, byte offset."""
+        return self.fault(row, field or self.index.fields[0], "").where
 
     def fault(self, row: int, field: str, reason: str) -> Fault:
         """The record of a fault in a member; its key is "?" where the shard cannot be read."""
@@ -117,29 +119,42 @@ class ShardReader:
 
     def meta(self, row: int) -> dict[str, Any]:
         """The json of a sample, see records.py."""
-        return self._parsed(row, self.raw(row, "json"))
+        return self.parsed(row, self.raw(row, "json"))
 
     def sample(self, row: int, place: SamplePlace | None = None) -> Sample:
         """A decoded sample; its image is the caller's own copy. `place`: where it lies, if known already."""
-        key, members = self._members(row, place or self.index.places([row])[0])
+        key, members = self.members(row, place)
+        fields: dict[str, Any] = {}
+        if "image" in members:
+            fields["image"] = self._image(row, members["image"])
+        if self._codes is not None:
+            try:
+                fields[CODES] = self._codes.unpack(members[CODES])
+            except InputError as mistake:
+                raise self.broken(row, CODES, str(mistake)) from None
+        return Sample(key, self.index.source, fields, self.parsed(row, members["json"]))
+
+    def _image(self, row: int, data: bytes) -> np.ndarray:
         image = self.cache.get(row)
         if image is None:
             try:
-                image = decode_image(members["image"], self.rules)
+                image = decode_image(data, self.rules)
             except InputError as mistake:
                 raise self.broken(row, "image", str(mistake)) from None
             self.cache.put(row, image)
-        return Sample(key, self.index.source, {"image": image}, self._parsed(row, members["json"]))
+        return image
 
-    def _members(self, row: int, place: SamplePlace) -> tuple[str, dict[str, bytes]]:
-        """Key and members of a sample with one read: they lie side by side, each behind its header."""
+    def members(self, row: int, place: SamplePlace | None = None) -> tuple[str, dict[str, bytes]]:
+        """Key and members of a sample, by field, with one read: they lie side by side, each behind its header."""
+        place = place or self.index.places([row])[0]
         start = place.offsets[0] - BLOCK
         data = self._read(row, place.shard, start, place.offsets[-1] + place.sizes[-1] - start)
         spans = zip(self.index.fields, place.offsets, place.sizes, strict=True)
         members = {field: data[offset - start : offset - start + size] for field, offset, size in spans}
         return key_in_header(data[:BLOCK]), members
 
-    def _parsed(self, row: int, text: bytes) -> dict[str, Any]:
+    def parsed(self, row: int, text: bytes) -> dict[str, Any]:
+        """The json member of a row as an object. BrokenSampleError: it is none, or of another schema."""
         try:
             meta = json.loads(text.decode("utf-8"))
             version = meta["schema_version"]

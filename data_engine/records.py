@@ -27,7 +27,8 @@ RESERVED_BATCH_KEYS = ("sample_ids", "positions")
 class Sample:
     """One sample, read and decoded.
 
-    `fields` of an image shard is {"image": uint8 (H, W, 3), RGB}; `meta` is the sample's json.
+    `fields` of an image shard is {"image": uint8 (H, W, 3), RGB}, of a code shard {"codes": int16 or int32 (h, w, L)},
+    see code_fields.py; `meta` is the sample's json.
     """
 
     key: str

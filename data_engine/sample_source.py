@@ -19,10 +19,11 @@ from data_engine.records import Sample
 class SampleIndex(Protocol):
     """The rows of a source, 0 to `count` - 1.
 
-    `folder`: where the source lies; `identity`: sha256 of what the rows are; `remedy`: what a user may do about broken
-    samples, as the end of a sentence.
+    `fields`: its members, first the one that faults are named after; `folder`: where it lies; `identity`: sha256 of
+    what the rows are; `remedy`: what a user may do about broken samples, as the end of a sentence.
     """
 
+    fields: list[str]
     folder: Path
     count: int
     identity: str

@@ -90,6 +90,12 @@ def split_by_file(paths: Sequence[str], listed: Mapping[str, str], known: Sequen
     return splits
 
 
+def join_copies(groups: Sequence[str], hashes: Sequence[str]) -> list[str]:
+    """The groups, where copies of a picture (equal content hash) go where the first one goes; else they would leak."""
+    first: dict[str, str] = {}
+    return [first.setdefault(content, group) for content, group in zip(hashes, groups, strict=True)]
+
+
 def check_leaks(
     paths: Sequence[str], groups: Sequence[str], hashes: Sequence[str], splits: Sequence[str]
 ) -> list[tuple[str, str]]:

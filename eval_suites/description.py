@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from mmzoo.errors import InputError
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of a suite that the user may choose: `--name`. `read` makes the value of the text, or InputError."""
+
+    name: str
+    help: str
+    read: Callable[[str], Any]
+    default: Any = None
 
 
 @dataclass(frozen=True)
 class Suite:
-    """One protocol. `measure` is "package.module:function", imported on use."""
+    """One protocol. `measure` and `evaluate` are "package.module:function", imported on use.
+
+    measure: the bare measurement, for other code. evaluate: what `mmzoo eval run` calls, see request.py.
+    """
 
     name: str  #: the folder's name
     version: str  #: changes whenever the same model could get another number
     title: str  #: what it measures, in one line
-    metrics: tuple[str, ...]  #: the names of the numbers in its rows
+    metrics: tuple[str, ...]  #: the names of its numbers, before the @ of a slice
     unit: str  #: what one bootstrap group is
     measure: str
+    evaluate: str
+    options: tuple[Option, ...] = ()
+
+
+def whole_numbers(text: str) -> list[int]:
+    """ "1,2,4" -> [1, 2, 4], ascending, each once; for Option.read."""
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError as fault:
+        raise InputError(f"{text!r}: give whole numbers separated by commas, e.g. 1,2,4.") from fault

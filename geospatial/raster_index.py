@@ -122,6 +122,7 @@ class RasterIndex:
         self.sources = list(sources)
         self.table = table
         self.window = window
+        self.fields = ["image"]
         self.folder = Path(sources[0].images)
         listed = [(number, pair) for number, of_source in enumerate(pairs) for pair in of_source]
         self.entries = [self._entry(number, pair) for number, pair in tracked(listed, "rasters", len(listed))]

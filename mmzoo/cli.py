@@ -27,6 +27,10 @@ VERBS: dict[str, Command] = {
     "models info": Command("mmzoo.hub.info:main", "count the parameters of a model, without building it"),
     "models import": Command("mmzoo.hub.official:import_main", "turn the authors' checkpoint into a model folder"),
     "models export": Command("mmzoo.hub.official:export_main", "turn a model folder into the authors' layout"),
+    "models push": Command("mmzoo.hub.push:main", "upload a model folder to the Hugging Face Hub"),
+    "eval list": Command("eval_suites.finding:main", "list the evaluation suites, their versions and metrics"),
+    "eval run": Command("eval_suites.runner:main", "measure a model with a suite: a record and a sample log"),
+    "leaderboard build": Command("eval_suites.leaderboard.command:main", "make tables and a page of records"),
 }
 
 

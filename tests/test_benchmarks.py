@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from mmzoo.ops.residual_vq import code_statistics_reference, reference
-from tests.benchmarks import quantizer
+from tests.benchmarks import quantizer, trainer
 from tests.benchmarks.memory import peak_mib
 from tests.benchmarks.peers import residual_vq as dense
-from tests.benchmarks.record import Comparison, write
-from tests.benchmarks.timing import Contender, Figures, interleaved
+from tests.benchmarks.peers import streaming_formats
+from tests.benchmarks.record import Comparison, NotMeasured, write
+from tests.benchmarks.small_training import small_model
+from tests.benchmarks.timing import Contender, Figures, in_turns, interleaved
 
 
 def figures(*values):
@@ -97,3 +99,30 @@ def test_the_record_holds_every_repeat_and_the_machine(tmp_path):
     assert record["machine"]["cores"]
     assert {"torch", "webdataset", "transformers"} <= record["versions"].keys()
     assert record["date"].endswith("+00:00")
+
+
+def test_a_peer_that_is_not_there_is_not_measured(tmp_path):
+    absent = NotMeasured("case", "litdata", streaming_formats.ADVICE)
+    assert absent.line() == "case: litdata: not measured: run `make bench-env`"
+    record = json.loads(write("some", [absent], tmp_path).read_text())
+    assert record["comparisons"] == [{"case": "case", "peer": "litdata", "not_measured": streaming_formats.ADVICE}]
+    assert len(record["machine"]["load_average"]) == 3
+
+
+def test_contenders_that_measure_themselves_take_turns():
+    calls = []
+    contenders = {name: lambda name=name: float(calls.append(name) or len(calls)) for name in "ab"}
+    assert in_turns(contenders, rounds=2) == {"a": figures(1.0, 4.0), "b": figures(2.0, 3.0)}
+    assert calls == list("abba")
+
+
+def test_trainers_that_train_otherwise_are_caught():
+    start = trainer.weights_of(small_model())
+    trained = {name: weight + 0.1 for name, weight in start.items()}
+    same = {name: trainer.Trained(1.0, dict(trained)) for name in ("ours", "transformers", "by hand")}
+    trainer.check(same)
+    other = {**trained, "layers.0.bias": trained["layers.0.bias"] + 1e-3}
+    with pytest.raises(AssertionError, match=r"ours trains .* otherwise"):
+        trainer.check({**same, "ours": trainer.Trained(1.0, other)})
+    with pytest.raises(AssertionError, match="was not trained"):
+        trainer.check({"by hand": trainer.Trained(1.0, start)})

@@ -7,13 +7,17 @@ shard. Files that are no images are skipped; broken images, and other things und
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from data_engine.decode import DecodeRules, ImageHeader, decode_image, looks_like_image, read_header
+from data_engine.records import SAMPLE_SCHEMA
 from mmzoo.errors import InputError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -29,6 +33,19 @@ class ImageFile:
     header: ImageHeader
     width: int
     height: int
+
+    def json_member(self, source: str) -> bytes:
+        """The json member of a sample (see records.py) of the data set `source`."""
+        meta = {
+            "schema_version": SAMPLE_SCHEMA,
+            "source": source,
+            "path": self.path,
+            "sha256": self.sha256,
+            "width": self.width,
+            "height": self.height,
+            **asdict(self.header),
+        }
+        return json.dumps(meta, ensure_ascii=False, sort_keys=True).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,14 @@ def _walk(folder: Path, leave_out: Path | None) -> Iterator[str]:
 
 def examine(folder: Path, path: str, counts: Counter[str]) -> ImageFile | Rejected | None:
     """The image at a relative path, or why it is rejected; None for what is no image. `counts`: see decode.py."""
+    found = examine_pixels(folder, path, DecodeRules(), counts)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def examine_pixels(
+    folder: Path, path: str, rules: DecodeRules, counts: Counter[str]
+) -> tuple[ImageFile, np.ndarray] | Rejected | None:
+    """The same, with the pixels uint8 (H, W, 3) that were decoded to find out."""
     file = folder / path
     if not file.is_file():
         return None
@@ -78,11 +103,12 @@ def examine(folder: Path, path: str, counts: Counter[str]) -> ImageFile | Reject
                 return None
         path.encode()
         header = read_header(data)
-        height, width, _ = decode_image(data, DecodeRules(), counts).shape
+        pixels = decode_image(data, rules, counts)
     except OSError as fault:
         return Rejected(path, f"cannot be read: {fault.strerror}")
     except UnicodeEncodeError:
         return Rejected(path.encode("utf-8", "backslashreplace").decode(), "the file name is not UTF-8")
     except InputError as mistake:
         return Rejected(path, str(mistake))
-    return ImageFile(path, data, hashlib.sha256(data).hexdigest(), header, width, height)
+    height, width, _ = pixels.shape
+    return ImageFile(path, data, hashlib.sha256(data).hexdigest(), header, width, height), pixels

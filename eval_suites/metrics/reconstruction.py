@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from mmzoo.errors import InputError
 PEAK = 255.0  #: of a byte
 SIGMA = 1.5  #: px, of SSIM's gaussian window
 WINDOW = 11  #: px, its side: 2 * int(3.5 * SIGMA + 0.5) + 1
+UNIFORM_WINDOW = 7  #: px, of scikit-image's default SSIM
 
 
 def to_bytes(images: Tensor) -> np.ndarray:
@@ -57,6 +59,27 @@ def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             "Measure larger crops."
         )
     return np.array([_ssim_of_one(*pair) for pair in zip(first, second, strict=True)], dtype=np.float64)
+
+
+def ssim_range_2(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """SSIM (B,) as LlamaGen and its descendants report it, of uint8 images (B, H, W, 3): not comparable with `ssim`.
+
+    Values in [0, 1] with a data range of 2: the constants that keep quotients of small numbers stable are four times
+    too large, which raises the number. The rest is scikit-image's default: uniform window of 7 px, sample covariance.
+    """
+    _check(first, second)
+    if min(first.shape[1:3]) < UNIFORM_WINDOW:
+        raise InputError(
+            f"this SSIM needs images of at least {UNIFORM_WINDOW} px a side; these have {first.shape[1:3]}."
+        )
+    pairs = zip(first / PEAK, second / PEAK, strict=True)
+    similar: list[Any] = [structural_similarity(*pair, channel_axis=-1, data_range=2.0) for pair in pairs]
+    return np.array(similar, dtype=np.float64)
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]; `to_bytes` gives the same bytes back."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5).contiguous()
 
 
 def _ssim_of_one(first: np.ndarray, second: np.ndarray) -> float:

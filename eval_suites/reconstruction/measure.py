@@ -77,7 +77,7 @@ def measure(
     crops: Counter[str] = Counter()
     rows: list[Row] = []
     counts: Tensor | None = None
-    with torch.inference_mode(), _evaluation_mode(model):
+    with torch.inference_mode(), evaluation_mode(model):
         for groups, images in batches:
             if len(groups) != len(images):
                 raise ValueError(f"{len(groups)} group names for {len(images)} images")
@@ -120,7 +120,7 @@ def _checked_levels(levels: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def _evaluation_mode(model: PixelTokenizer) -> Iterator[None]:
+def evaluation_mode(model: PixelTokenizer) -> Iterator[None]:
     """Evaluation mode for a torch module, and each part's own mode back afterwards: measuring must teach it nothing."""
     if not isinstance(model, nn.Module):
         yield

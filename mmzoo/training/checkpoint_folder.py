@@ -150,10 +150,13 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if not given.is_dir():
         known = [child.name for child in finished(given.parent)]
         known += [name for name in (LAST, BEST) if (given.parent / name).is_dir()]
-        raise InputError(f"there is no checkpoint {given}.{suggestion(given.name, known)}")
+        advice = suggestion(given.name, known) or " Give a folder below runs/NAME/checkpoints, or last with --run"
+        raise InputError(f"there is no checkpoint {given}.{advice}")
     folder = given.resolve()
     if not (folder / SEAL).is_file() and (folder / "checkpoints").is_dir():
         raise InputError(f"{given} is a run, not a checkpoint. Try: {given}/checkpoints/{LAST}")
+    if not any((folder / name).exists() for name in (SEAL, TRAINER_FILE)) and (folder / "config.json").is_file():
+        raise InputError(f"{given} is a model, not a checkpoint. To start from its weights: --init_from {given}")
     verify(folder)
     return folder
 

@@ -263,7 +263,10 @@ def initialise_from(module: ZooModule, folder: str | Path) -> None:
         raise InputError(f"--init_from: {source} holds no model (no config.json). Give a checkpoint or a model folder.")
     kind, wanted = json.loads(config.read_text(encoding="utf-8")).get("model_type"), module.model.config.model_type
     if kind != wanted:
-        raise InputError(f"--init_from: {source} is a {kind!r} model, this config trains a {wanted!r} model.")
+        raise InputError(
+            f"--init_from: {source} is a {kind!r} model, this config trains a {wanted!r} model. "
+            f"Give a checkpoint or model folder of {wanted!r}, or a config that trains {kind!r}."
+        )
     loaded = type(module.model).from_pretrained(str(source))
     try:
         module.model.load_state_dict(loaded.state_dict())

@@ -21,6 +21,8 @@ from mmzoo.training.stepping import is_trial
 from mmzoo.training.window import Window, accumulation
 
 if TYPE_CHECKING:
+    import torch
+
     from data_engine.decode import DecodeRules
     from data_engine.loader import LoaderSettings
     from data_engine.sample_source import SampleIndex, SampleReader
@@ -240,6 +242,10 @@ class ShardData(LightningDataModule):
     def predict_dataloader(self) -> Any:
         """The validation split."""
         return self.val_dataloader()
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """As Lightning's; on a CPU the batch is there already."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002
         """Ends the workers; the position stays."""

@@ -37,7 +37,7 @@ class WeightedLoss:
     """The parts of a loss by name, each with its weight; `total` is the weighted sum of the parts' means."""
 
     parts: Mapping[str, LossSum]
-    weights: Mapping[str, float]
+    weights: Mapping[str, float | Tensor]
 
     @classmethod
     def of(cls, part: LossSum, name: str = "loss") -> WeightedLoss:
@@ -54,13 +54,24 @@ class WeightedLoss:
 
         KeyError: a part that `counts` does not name.
         """
-        shares = [self.weights[name] * part.over(counts[name]) for name, part in self.parts.items()]
-        return torch.stack(shares).sum()
+        shares = [_weighted(self.weights[name], part.over(counts[name])) for name, part in self.parts.items()]
+        return torch.stack(shares).sum() if len(shares) > 1 else shares[0]
+
+    def plus(self, name: str, part: LossSum, weight: float | Tensor = 1.0) -> WeightedLoss:
+        """This loss with one part more. ValueError: it has a part of that name."""
+        if name in self.parts:
+            raise ValueError(f"the loss has a part {name!r} already")
+        return WeightedLoss({**self.parts, name: part}, {**self.weights, name: weight})
 
     def __add__(self, other: WeightedLoss) -> WeightedLoss:
         if self.parts.keys() != other.parts.keys() or self.weights != other.weights:
             raise ValueError(f"losses with parts {list(self.parts)} and {list(other.parts)} do not add up")
         return WeightedLoss({name: part + other.parts[name] for name, part in self.parts.items()}, self.weights)
+
+
+def _weighted(weight: float | Tensor, share: Tensor) -> Tensor:
+    """Their product, without a node in the graph where that changes nothing."""
+    return share if not isinstance(weight, Tensor) and weight == 1 else weight * share
 
 
 def at_least_one(count: Count) -> Count:

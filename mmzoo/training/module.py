@@ -21,6 +21,8 @@ from mmzoo.training.validation_images import ShownImages
 
 #: Where Lightning keeps the count of updates in a checkpoint of a module that steps itself.
 UPDATE_COUNT = "epoch_loop.manual_optimization.optim_step_progress"
+#: Set many times in each step, by Lightning and by us, and neither parameters nor modules.
+PLAIN_ATTRIBUTES = frozenset({"_current_fx_name", "gathering", "logs_this_update", "newest_loss", "updates_made"})
 
 
 class ZooModule(LightningModule):
@@ -35,7 +37,9 @@ class ZooModule(LightningModule):
     best_metric: ClassVar[tuple[str, Literal["min", "max"]] | None] = None
     #: Names of the optimisers, in the order in which they take their turn in each update. The first one's updates are
     #: what is counted as steps.
-    turns: ClassVar[tuple[str, ...]] = ("model",)
+    turns: tuple[str, ...] = ("model",)
+    #: Names of direct parts that the moving average leaves out: trained, but not what is published.
+    not_averaged: ClassVar[tuple[str, ...]] = ()
 
     model: PreTrainedModel
     #: What turns an image into the model's input; saved beside the weights. None where there is none.
@@ -57,8 +61,17 @@ class ZooModule(LightningModule):
         self.updates_made = 0
         #: Whether numbers of the update that is being made are wanted: what they cost can be spared otherwise.
         self.logs_this_update = False
+        #: This rank's share of the loss of the newest update; None before the first.
+        self.newest_loss: Tensor | None = None
         #: Where loaded weights came from, as plain dicts; they go into run.json.
         self.receipts: list[dict[str, Any]] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As torch's, which looks through parameters, buffers and modules first; not for what can be none of them."""
+        if name in PLAIN_ATTRIBUTES:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     # What a family writes
 
@@ -74,24 +87,26 @@ class ZooModule(LightningModule):
         """What a turn's optimiser trains, and how. Modules with several turns override this."""
         return self, self.optimizer_settings
 
+    def steps_of(self, turn: str) -> int:  # noqa: ARG002
+        """How many updates a turn's schedule is made for; fewer where an optimiser begins late."""
+        return self.trainer.max_steps
+
     # One update
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """One update of the weights; returns this rank's share of the loss of the (first) optimiser."""
         self.updates_made = updates(self.trainer)
         self.logs_this_update = next_is_logged(self.trainer)
-        loss = run_update(self, batch)
+        self.newest_loss = loss = run_update(self, batch)
         if self.logs_this_update:
             self.log_ratio("train/loss", loss, 1 / self.trainer.world_size)
             for name, value in self._ratios.take().items():
                 self.log(name, value, prog_bar=name == "train/loss")
-        elif self.trainer.world_size == 1:
-            self.log("train/loss", loss, prog_bar=True)  # to be shown; only logged steps are written
         return loss
 
     def configure_optimizers(self) -> Any:
-        """One optimiser and schedule a turn; schedules count updates up to the trainer's `max_steps`."""
-        return [build_optimizer(*self.optimizer_for(turn), self.trainer.max_steps) for turn in self.turns]
+        """One optimiser and schedule a turn; schedules count their own updates, up to `steps_of`."""
+        return [build_optimizer(*self.optimizer_for(turn), self.steps_of(turn)) for turn in self.turns]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips, once the gradients are whole and unscaled."""
@@ -119,6 +134,14 @@ class ZooModule(LightningModule):
                 f"it, or call super().training_step()"
             )
 
+    def with_newest_loss(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """`metrics` with the loss of the newest update, which only logged steps hand to Lightning: each call of `log`
+        costs as much as a small update. With several ranks that of the last logged step stays, which is over all.
+        """
+        if self.newest_loss is None or self.trainer.world_size > 1:
+            return dict(metrics)
+        return {**metrics, "train/loss": float(self.newest_loss)}
+
     # Checkpoints and numbers
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -142,7 +165,7 @@ class ZooModule(LightningModule):
         """Logs sum of totals / sum of counts: in training over the micro-batches and ranks of the update, at logged
         steps; in evaluation over all batches and ranks, once at the end. A name that never got a count is not logged.
         """
-        if not self.trainer.training or self.logs_this_update:
+        if self.logs_this_update or not self.trainer.training:
             self._ratios.add(name, total, count, self.device)
 
     def show_images(self, name: str, *columns: Tensor) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
 from mmzoo.training.data_module import ShardData
+from mmzoo.training.module import ZooModule
 from mmzoo.training.stepping import log_interval, updates
 from mmzoo.training.window import micro_batches
 
@@ -21,6 +22,13 @@ LINE_SECONDS = 10.0
 def short(metrics: Mapping[str, Any]) -> str:
     """Metrics on one line, four significant digits."""
     return "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items() if name != "v_num")
+
+
+class Bars(RichProgressBar):
+    """Lightning's bars, with the newest loss in each step."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        return _with_newest_loss(trainer, pl_module, super().get_metrics(trainer, pl_module))
 
 
 class PlainProgress(ProgressBar):
@@ -51,8 +59,8 @@ class PlainProgress(ProgressBar):
     ) -> None:
         if time.monotonic() - self._last >= LINE_SECONDS:
             # What the last validation measured was said then; beside every later step it would look like news.
-            now = {n: v for n, v in self.get_metrics(trainer, pl_module).items() if not n.startswith("val")}
-            self._line(self._where(trainer) + short(now))
+            now = _with_newest_loss(trainer, pl_module, self.get_metrics(trainer, pl_module))
+            self._line(self._where(trainer) + short({n: v for n, v in now.items() if not n.startswith("val")}))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -92,7 +100,11 @@ class PlainProgress(ProgressBar):
 
 def progress_callback() -> ProgressBar:
     """Rich on a terminal, plain lines where stderr is a file or a pipe."""
-    return RichProgressBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else PlainProgress()
+    return Bars(console_kwargs={"stderr": True}) if sys.stderr.isatty() else PlainProgress()
+
+
+def _with_newest_loss(trainer: Trainer, module: LightningModule, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return module.with_newest_loss(metrics) if trainer.training and isinstance(module, ZooModule) else dict(metrics)
 
 
 class Throughput(Callback):

@@ -65,7 +65,7 @@ def asked_checkpoint(config: MappingNode, names: list[str]) -> Path | None:
     if given in (None, "", "null") or text_of(config, "init_from") not in (None, "", "null"):
         return None
     folder = find_checkpoint(str(given), text_of(config, "run"), names[-1] if names else None)
-    return folder if folder.is_dir() else resolve_checkpoint(folder)  # which says what is wrong
+    return folder if (folder / CONFIG_FILE).is_file() else resolve_checkpoint(folder)  # which says what is wrong
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

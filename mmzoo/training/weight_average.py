@@ -1,7 +1,7 @@
 """Moving averages of the weights (EMA): what is validated, what `best` is chosen by, and what `model/` holds.
 
 Only trained parameters are averaged. Everything else follows its own rule and is taken as it is at that moment:
-buffers, frozen weights, and the codebook tables of a quantiser, which are moving averages already.
+buffers, frozen weights, the codebook tables of a quantiser, which are moving averages already, and a discriminator.
 """
 
 # ruff: noqa: ARG002 - a hook of Lightning is handed more than it needs
@@ -33,6 +33,7 @@ class WeightAverage(Callback):
         self.decay = decay
         self.warmup = warmup
         self.average: dict[str, Tensor] = {}
+        self._followed: list[nn.Parameter] = []  #: in the order of `average`
         self._kept: dict[str, Tensor] = {}  #: the trained weights, while the average is in their place
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class WeightAverage(Callback):
             if updates(trainer):
                 _note(trainer, f"the checkpoint holds no averaged weights; they start at step {updates(trainer)}")
             self.average = {name: weight.detach().float().clone() for name, weight in weights.items()}
+        self._followed = list(weights.values())  # once: to walk a model's modules costs more than to average it
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -65,10 +67,8 @@ class WeightAverage(Callback):
             return
         n = updates(trainer)
         decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
-        weights = averaged_parameters(pl_module)
-        now = [weight.detach().float() for weight in weights.values()]
-        averages = [self.average[name] for name in weights]
-        torch._foreach_lerp_(averages, now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        now = [weight if weight.dtype == torch.float32 else weight.float() for weight in self._followed]
+        torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.put_in(pl_module)
@@ -108,8 +108,13 @@ class WeightAverage(Callback):
 
 
 def averaged_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters, by name."""
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    """The trained parameters, by name, without the parts that the module leaves out (`ZooModule.not_averaged`)."""
+    left_out: tuple[str, ...] = getattr(module, "not_averaged", ())
+    return {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and name.partition(".")[0] not in left_out
+    }
 
 
 def _find(trainer: Trainer) -> WeightAverage | None:

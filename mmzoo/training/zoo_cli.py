@@ -23,6 +23,7 @@ from mmzoo.training.config_check import Section, load_class
 from mmzoo.training.data_module import CONSENT, ShardData
 from mmzoo.training.data_state import DataPosition
 from mmzoo.training.last_validation import LastValidation
+from mmzoo.training.lean_steps import Unprofiled, leave_out_empty_hooks, remember_signature, stop_asking_for_gpus
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
@@ -147,8 +148,8 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.verb]
         model_class = load_class(config.model.class_path)
-        optimizer = config.model.get("init_args.optimizer")
-        check_support(config.trainer, model_class.turns, model_class.__name__, bool(getattr(optimizer, "fused", False)))
+        fused = any(value for key, value in config.model.items() if key.endswith("optimizer.fused"))
+        check_support(config.trainer, model_class.turns, model_class.__name__, fused)
         if config.ckpt_path and config.init_from:
             raise InputError("--ckpt_path and --init_from exclude each other: the first brings weights as well.")
         if config.ckpt_path:
@@ -205,7 +206,10 @@ class ZooCLI(LightningCLI):
             step = read_seal(self.checkpoint)["step"] if self.checkpoint and self.verb == "fit" else None
             loggers = [MetricsCsv(self.run_folder, step), TensorBoard(self.run_folder, step)]
             kwargs["logger"] = loggers
+        if config.get("profiler") is None:
+            kwargs["profiler"] = Unprofiled()
         trainer = super().instantiate_trainer(default_root_dir=str(self.run_folder), **kwargs)
+        leave_out_empty_hooks(trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
         for logger in loggers:
             logger.trainer = trainer
         return trainer
@@ -280,7 +284,8 @@ class ZooCLI(LightningCLI):
 
     def _end(self, record: run_record.RunRecord, status: str, **values: Any) -> None:
         try:
-            record.end(status, updates(self.trainer), self.trainer.callback_metrics, **values)
+            metrics = self.model.with_newest_loss(self.trainer.callback_metrics)
+            record.end(status, updates(self.trainer), metrics, **values)
         except NoSpaceError as full:
             # How the run ended is more important than that it could not be written down.
             sys.stderr.write(f"note: {full}\n")
@@ -290,6 +295,8 @@ class ZooCLI(LightningCLI):
         if self.trainer.is_global_zero:
             trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
             sys.stderr.write(f"training {trained:,} parameters; run folder: {self.run_folder}\n")
+        stop_asking_for_gpus()
+        remember_signature(type(model).training_step)
         if self.checkpoint is None:
             self.trainer.fit(model, datamodule=datamodule)
         else:

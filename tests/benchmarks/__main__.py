@@ -12,7 +12,17 @@ from importlib import import_module
 from pathlib import Path
 
 #: Name of a bench = its module here, which has `compare() -> list[Comparison]`.
-BENCHES = ("startup", "quantizer", "jpeg_reading", "code_reading", "experts", "sar_descriptors", "crossearth_encoder")
+BENCHES = (
+    "startup",
+    "quantizer",
+    "jpeg_reading",
+    "code_reading",
+    "evotok_step",
+    "sar_descriptors",
+    "experts",
+    "crossearth_encoder",
+    "trainer",
+)
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"
 
 

@@ -12,7 +12,8 @@ import webdataset
 from data_engine.index import ShardIndex, key_hash, write_index
 from data_engine.reader import ShardReader
 from data_engine.shards import ShardWriter
-from tests.benchmarks.record import Comparison
+from tests.benchmarks.peers import streaming_formats
+from tests.benchmarks.record import Comparison, NotMeasured
 from tests.benchmarks.timing import Contender, interleaved
 
 SAMPLES, TOKENS, LEVELS, ROUNDS = 4000, 256, 16, 9
@@ -65,7 +66,7 @@ def theirs(shards: Path) -> Iterator[bytes]:
     return (sample["codes"] for sample in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
 
 
-def compare() -> list[Comparison]:
+def compare() -> list[Comparison | NotMeasured]:
     """What is read is counted and dropped, as a consumer would."""
     with tempfile.TemporaryDirectory() as folder:
         shards = make_shards(Path(folder) / "shards")
@@ -73,6 +74,11 @@ def compare() -> list[Comparison]:
         assert list(ours(shards)) == stored
         assert sorted(ours_shuffled(shards)) == sorted(stored)
         ways = {"ours": ours, "ours, random order": ours_shuffled, "webdataset": theirs}
+        for peer in streaming_formats.present():
+            copy = Path(folder) / peer
+            streaming_formats.write(peer, stored, copy)
+            ways[peer] = lambda _, peer=peer, copy=copy: streaming_formats.read(peer, copy)
+            assert list(ways[peer](shards)) == stored, f"{peer} reads other samples"
         found = interleaved(
             {name: Contender(lambda read=read: sum(map(len, read(shards)))) for name, read in ways.items()}, ROUNDS
         )
@@ -81,4 +87,10 @@ def compare() -> list[Comparison]:
     return [
         Comparison(size, "webdataset", found["ours"], found["webdataset"], at_least=LEAST_RATIO),
         Comparison(f"{size}, random order", theirs_name, found["ours, random order"], found["webdataset"]),
+        *(
+            Comparison(size, peer, found["ours"], found[peer])
+            if peer in found
+            else NotMeasured(size, peer, streaming_formats.ADVICE)
+            for peer in streaming_formats.MODULES
+        ),
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from data_engine.index import ShardIndex
 from data_engine.loader import LoaderSettings, make_loader
 from data_engine.reader import ShardReader
 from data_engine.records import Sample
+from tests.benchmarks.peers import streaming_formats
 from tests.benchmarks.peers.folder_reading import folder_batches, with_pillow
-from tests.benchmarks.record import Comparison
-from tests.benchmarks.timing import Contender, interleaved
+from tests.benchmarks.record import Comparison, NotMeasured
+from tests.benchmarks.timing import Contender, Figures, interleaved
 
 IMAGES, DISTINCT, SIDE, BATCH, ROUNDS = 4000, 400, 256, 32, 3
 #: Against webdataset; against the folder with our own decoder, where only the reading differs.
@@ -119,27 +120,43 @@ BARS_DECODED = {
 }
 
 
-def check(shards: Path) -> None:
+def add_streaming(shards: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """DECODED and STORED, with the peers that have formats of their own: each gets a copy, and our decoder."""
+    decoded, stored = dict(DECODED), dict(STORED)
+    rules = DecodeRules(fast=True)
+    for peer in streaming_formats.present():
+        copy = shards.parent / peer
+        streaming_formats.write(peer, list(our_bytes(shards)), copy)
+        stored[peer] = lambda _, peer=peer, copy=copy: streaming_formats.read(peer, copy)
+        decoded[peer] = lambda _, peer=peer, copy=copy: streaming_formats.batches(
+            peer, copy, lambda data: decode_image(bytes(data), rules), BATCH
+        )
+    return decoded, stored
+
+
+def check(shards: Path, decoded: Mapping[str, Any], ways_stored: Mapping[str, Any]) -> None:
     """Every picture is there and equal, pixel by pixel, before any timing."""
-    for batches in zip(*(read(shards) for read in DECODED.values()), strict=True):
-        for name, pixels in zip(DECODED, batches, strict=True):
+    for batches in zip(*(read(shards) for read in decoded.values()), strict=True):
+        for name, pixels in zip(decoded, batches, strict=True):
             assert pixels.shape == (BATCH, SIDE, SIDE, 3)
             assert np.array_equal(batches[0], pixels), f"{name} sees different pixels"
-    stored = {name: list(read(shards)) for name, read in STORED.items()}
-    assert stored["ours"] == stored["webdataset"]
+    stored = {name: list(read(shards)) for name, read in ways_stored.items()}
+    for name in stored.keys() - {"ours", "ours, random order"}:
+        assert stored["ours"] == stored[name], f"{name} reads other samples"
     assert sorted(stored["ours, random order"]) == sorted(stored["webdataset"])
 
 
-def compare() -> list[Comparison]:
+def compare() -> list[Comparison | NotMeasured]:
     """What is read is counted and dropped, as a consumer would."""
     with tempfile.TemporaryDirectory() as folder:
         shards = make_shards(Path(folder))
-        check(shards)
+        ways_decoded, ways_stored = add_streaming(shards)
+        check(shards, ways_decoded, ways_stored)
         decoded, stored = (
             interleaved(
                 {name: Contender(lambda read=read: sum(map(len, read(shards)))) for name, read in way.items()}, n
             )
-            for way, n in ((DECODED, ROUNDS), (STORED, 3 * ROUNDS))
+            for way, n in ((ways_decoded, ROUNDS), (ways_stored, 3 * ROUNDS))
         )
     size = f"{IMAGES} JPEGs of {SIDE} px"
     return [
@@ -154,4 +171,18 @@ def compare() -> list[Comparison]:
             stored["ours, random order"],
             stored["webdataset"],
         ),
+        *(
+            _against(case, peer, found, bar)
+            for peer in streaming_formats.MODULES
+            for case, found, bar in (
+                (f"{size}, decoded by our decoder", decoded, LEAST_RATIO_SAME_DECODER),
+                (f"{size}, as bytes", stored, None),
+            )
+        ),
     ]
+
+
+def _against(case: str, peer: str, found: Mapping[str, Figures], bar: float | None) -> Comparison | NotMeasured:
+    if peer not in found:
+        return NotMeasured(case, peer, streaming_formats.ADVICE)
+    return Comparison(case, peer, found["ours"], found[peer], at_least=bar)

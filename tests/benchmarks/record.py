@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from mmzoo.training.run_record import git_commit, hardware, versions
 from tests.benchmarks.timing import Figures
 
 SCHEMA = 1
-PEER_PACKAGES = ("webdataset", "vector-quantize-pytorch", "pillow", "scipy")
+PEER_PACKAGES = (
+    "webdataset",
+    "vector-quantize-pytorch",
+    "pillow",
+    "scipy",
+    "accelerate",
+    "litdata",
+    "mosaicml-streaming",
+)
 CPU_LIST = Path("/proc/cpuinfo")
 
 
@@ -73,14 +82,29 @@ class Comparison:
         }
 
 
-def write(name: str, comparisons: Sequence[Comparison], folder: Path) -> Path:
+@dataclass(frozen=True)
+class NotMeasured:
+    """A comparison whose peer is not installed."""
+
+    case: str
+    peer_name: str
+    reason: str
+
+    def line(self) -> str:
+        return f"{self.case}: {self.peer_name}: {self.reason}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"case": self.case, "peer": self.peer_name, "not_measured": self.reason}
+
+
+def write(name: str, comparisons: Sequence[Comparison | NotMeasured], folder: Path) -> Path:
     """Writes `folder`/NAME.json and returns its path."""
     record = {
         "schema": SCHEMA,
         "bench": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {**hardware(), "processor": _processor()},
-        "versions": {**versions(), **{package: version(package) for package in PEER_PACKAGES}},
+        "machine": {**hardware(), "processor": _processor(), "load_average": os.getloadavg()},
+        "versions": {**versions(), **_peer_versions()},
         "git_commit": git_commit(),
         "comparisons": [comparison.as_json() for comparison in comparisons],
     }
@@ -88,6 +112,17 @@ def write(name: str, comparisons: Sequence[Comparison], folder: Path) -> Path:
     path = folder / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
+
+
+def _peer_versions() -> dict[str, str]:
+    """Of the peers that are installed."""
+    found = {}
+    for package in PEER_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -33,6 +34,18 @@ class Figures:
         return median(self.values)
 
 
+def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Figures]:
+    """What each contender measures of itself, over `rounds` rounds, each round in another order."""
+    names = list(contenders)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        gc.collect()
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            found[name].append(contenders[name]())
+    return {name: Figures(tuple(values)) for name, values in found.items()}
+
+
 def interleaved(
     contenders: Mapping[str, Contender], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Figures]:
@@ -43,14 +56,11 @@ def interleaved(
 
     No round to warm up: the sanity check that comes before any timing has run every contender once.
     """
-    names = list(contenders)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        gc.collect()
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            contenders[name].prepare()
-            start = clock()
-            contenders[name].run()
-            seconds[name].append(clock() - start)
-    return {name: Figures(tuple(values)) for name, values in seconds.items()}
+
+    def seconds(contender: Contender) -> float:
+        contender.prepare()
+        start = clock()
+        contender.run()
+        return clock() - start
+
+    return in_turns({name: partial(seconds, contender) for name, contender in contenders.items()}, rounds)

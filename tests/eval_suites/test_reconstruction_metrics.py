@@ -6,7 +6,7 @@ import torch
 from skimage.data import astronaut
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from eval_suites.metrics.reconstruction import psnr, ssim, to_bytes
+from eval_suites.metrics.reconstruction import psnr, ssim, ssim_range_2, to_bytes, to_tensor
 from mmzoo.errors import InputError
 
 
@@ -81,6 +81,23 @@ def test_ssim_is_skimages(pair):
     assert ssim(*pair).tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_lineages_ssim_is_what_its_code_computes_and_above_the_right_range(pair):
+    floats = [[image.astype(np.float32) / 255.0 for image in side] for side in pair]
+    expected = [structural_similarity(a, b, data_range=2.0, channel_axis=-1) for a, b in zip(*floats, strict=True)]
+    assert ssim_range_2(*pair).tolist() == pytest.approx(expected, abs=1e-5)
+    right = [structural_similarity(a, b, data_range=1.0, channel_axis=-1) for a, b in zip(*floats, strict=True)]
+    assert (ssim_range_2(*pair) > np.array(right) + 0.01).all()
+    with pytest.raises(InputError, match="at least 7 px"):
+        ssim_range_2(pair[0][:, :6], pair[1][:, :6])
+
+
+def test_bytes_to_tensor_and_back():
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
+    tensor = to_tensor(images)
+    assert (tensor.shape, tensor.min().item(), tensor.max().item()) == ((1, 3, 16, 16), -1.0, 1.0)
+    assert np.array_equal(to_bytes(tensor), images)
+
+
 def test_ssim_of_equal_and_of_smallest_images(pair):
     assert ssim(pair[0], pair[0]).tolist() == [1.0] * 3
     assert ssim(pair[0][:, :11, :11], pair[1][:, :11, :11]).shape == (3,)
@@ -88,7 +105,7 @@ def test_ssim_of_equal_and_of_smallest_images(pair):
         ssim(pair[0][:, :30, :10], pair[1][:, :30, :10])
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("metric", [psnr, ssim, ssim_range_2])
 def test_floats_and_unequal_shapes_are_refused(metric, pair):
     with pytest.raises(ValueError, match="uint8"):
         metric(pair[0].astype(np.float32), pair[1])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,6 +14,8 @@ from mmzoo.hub.save import save_model
 from tokenizers_visual.evotok.configuration import EvoTokConfig
 from tokenizers_visual.evotok.family import TINY
 from tokenizers_visual.evotok.modeling import EvoTokModel
+from tokenizers_visual.evotok.picture_sheet import GAP, LINE
+from tokenizers_visual.evotok.reconstruct import _psnr, _record
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +30,7 @@ def run(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Path("folder").mkdir()
     Image.new("RGB", (50, 40), "red").save("x.png")
     Image.new("RGB", (50, 40)).save("x.jpg")
+    Image.new("RGB", (50, 40), "blue").save("x2.png")
     Path("broken.png").write_bytes(Path("x.png").read_bytes()[:60])
     return lambda *words: main(["reconstruct", *words, "--model", str(model)])
 
@@ -36,8 +41,48 @@ def test_any_image_gives_its_pictures(run, mode: str, size: tuple[int, int]) -> 
     Image.new(mode, size).save(name)
     assert run(name, "--out", "out/deep", "--levels", "2,1,2") == 0
     written = sorted(path.name for path in Path("out/deep").iterdir())
-    assert written == [f"an [odd] näme_{end}.png" for end in ("input", "levels1", "levels2")]
-    assert all(Image.open(Path("out/deep") / name).size == (32, 32) for name in written)
+    assert written == [*(f"an [odd] näme_{end}.png" for end in ("input", "levels1", "levels2")), "sheet.png"]
+    assert all(Image.open(Path("out/deep") / name).size == (32, 32) for name in written[:-1])
+
+
+def test_the_figures_are_those_of_the_pictures(run, capsys) -> None:
+    Image.effect_noise((64, 48), 80).convert("RGB").save("noise.png")
+    assert run("x.png", "noise.png", "--out", "out", "--levels", "1,2,4", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["levels"] == [1, 2, 4]
+    for image in found["images"]:
+        original = np.asarray(Image.open(image["input"]), np.float64)
+        for values in image["levels"].values():
+            error = np.square(original - np.asarray(Image.open(values["picture"]), np.float64)).mean()
+            assert values["psnr_db"] == pytest.approx(10 * np.log10(255**2 / error))
+    assert run("x.png", "noise.png", "--out", "out", "--levels", "1,2,4") == 0
+    head, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert head == ["PSNR,", "dB", "levels", "1", "levels", "2", "levels", "4"]
+    assert [row[0] for row in rows] == ["x", "noise", "mean"]
+    for row, image in zip(rows, found["images"], strict=False):
+        assert row[1:] == [f"{values['psnr_db']:.2f}" for values in image["levels"].values()]
+    first, second, mean = [[float(text) for text in row[1:]] for row in rows]
+    assert mean == pytest.approx([(a + b) / 2 for a, b in zip(first, second, strict=True)], abs=0.011)
+
+
+def test_the_sheet_shows_every_picture(run) -> None:
+    assert run("x.png", "x2.png", "--out", "out", "--levels", "1,4") == 0
+    sheet = np.asarray(Image.open("out/sheet.png"))
+    side = 96 + GAP  # 32 px pictures, three times enlarged
+    for down, stem in enumerate(("x", "x2")):
+        for right, end in enumerate(("input", "levels1", "levels4")):
+            top, left = GAP + down * (side + LINE) + LINE, GAP + right * side
+            tile = sheet[top : top + 96, left : left + 96]
+            assert np.array_equal(tile[::3, ::3], np.asarray(Image.open(f"out/{stem}_{end}.png")))
+    assert sheet.shape == (2 * (side + LINE) + GAP, 3 * side + GAP, 3)
+
+
+def test_equal_pictures_have_no_number_in_json(tmp_path) -> None:
+    model = EvoTokModel(EvoTokConfig(**TINY))
+    black = Image.new("RGB", (8, 8))
+    assert _psnr(black, black) == float("inf")
+    found = _record(tmp_path, model, [1], {"a": {1: float("inf")}})
+    assert json.loads(json.dumps(found, allow_nan=False))["images"][0]["levels"]["1"]["psnr_db"] is None
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ class QuantizerSettings:
     `pixel_levels` and `semantic_levels` are how many levels each branch sums; there are max of the two codebooks.
     `restart_threshold` (corrected mode): a code is dead below this share of the average code's moving count. Higher
     follows a drifting latent faster and forgets rare vectors sooner. A code lags the latent by about
-    1 / (1 - ema_decay) steps: for runs of a few hundred steps take 0.95.
+    1 / (1 - ema_decay) steps: for runs of a few hundred steps take 0.95. `frozen`: codebooks never learn.
+    `level_dropout`: share of the images whose read-outs end at a random earlier level in training (level_dropout.py).
+    `fsq_levels` and `lfq_entropy_weight` are only read by library_quantizers.py.
     """
 
     codebook_size: int
@@ -39,6 +41,10 @@ class QuantizerSettings:
     ema_eps: float = 1e-5
     kmeans_init: bool = False
     restart_threshold: float = 0.3
+    frozen: bool = False
+    level_dropout: float = 0.0
+    fsq_levels: tuple[int, ...] = ()
+    lfq_entropy_weight: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("codebook_size", "latent_dim", "pixel_levels", "semantic_levels"):
@@ -52,6 +58,8 @@ class QuantizerSettings:
             raise InputError(f"quantizer: ema_decay is {self.ema_decay}; it must lie between 0 and 1")
         if not 0 <= self.restart_threshold < 1:
             raise InputError(f"quantizer: restart_threshold is {self.restart_threshold}; it must lie in [0, 1)")
+        if not 0 <= self.level_dropout <= 1:
+            raise InputError(f"quantizer: level_dropout is {self.level_dropout}; it is a share, 0 to 1")
         if self.kmeans_init and self.mode == "faithful":
             raise InputError("quantizer: kmeans_init is not part of the authors' recipe; use mode 'corrected' with it")
 

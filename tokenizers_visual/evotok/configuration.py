@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from transformers import PretrainedConfig, SiglipVisionConfig
@@ -9,6 +10,7 @@ from transformers import PretrainedConfig, SiglipVisionConfig
 from mmzoo.errors import InputError, suggestion
 
 GROUPNORM_GROUPS = 32
+QUANTIZERS = ("evotok", "residual_vq", "residual_fsq", "lfq")
 #: The lowest value of the whole numbers for which it is not 1; None = any.
 LOWEST = {"encoder_feature_index": None, "vq_warmup": 0, "pixel_decoder_res_blocks": 0, "semantic_blocks": 0}
 
@@ -33,7 +35,12 @@ class EvoTokConfig(PretrainedConfig):
     encoder_layernorm_eps: float = 1e-6
     encoder_feature_index: int = -2  #: index into [embeddings, layer 1, ..., layer n]; -2 = penultimate layer
     slim: bool = False  #: leave out the layers after the tap; they never run, but official export needs them
-    # Residual quantizer
+    # Quantizer
+    quantizer: str = "evotok"  #: or of vector-quantize-pytorch: "residual_vq", "residual_fsq", "lfq" (one level)
+    fsq_levels: list[int] | tuple[int, ...] = ()  #: residual_fsq: steps a dimension; their product is codebook_size
+    lfq_entropy_weight: float = 0.1  #: lfq: of its entropy loss, which is added to the commitment
+    freeze_codebooks: bool = False  #: tables stay as they are in training
+    level_dropout: float = 0.0  #: share of images that training decodes from a random prefix of levels
     latent_dim: int = 32
     codebook_size: int = 32768
     pixel_levels: int = 4  #: partial sum that is decoded to pixels
@@ -60,6 +67,7 @@ class EvoTokConfig(PretrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self._check_values()
         self.pixel_decoder_channel_multipliers = list(self.pixel_decoder_channel_multipliers)
+        self.fsq_levels = list(self.fsq_levels)
         super().__post_init__(**kwargs)
         self._check_sizes()
 
@@ -70,7 +78,30 @@ class EvoTokConfig(PretrainedConfig):
             if wanted is not None:
                 raise InputError(f"{name} is {getattr(self, name)!r}. Give {wanted}.")
 
+    def _check_quantizer(self) -> None:
+        if self.quantizer not in QUANTIZERS:
+            raise InputError(f"quantizer is {self.quantizer!r}.{suggestion(self.quantizer, QUANTIZERS)}")
+        if self.quantizer != "evotok" and self.quantizer_mode != "corrected":
+            raise InputError(f"quantizer_mode {self.quantizer_mode!r} belongs to quantizer 'evotok'. Leave it out.")
+        if self.quantizer not in ("evotok", "residual_vq") and self.kmeans_init:
+            raise InputError(f"kmeans_init: quantizer {self.quantizer!r} has no tables to start. Set it to false.")
+        if self.quantizer == "residual_fsq" and self.codebook_size != (product := math.prod(self.fsq_levels)):
+            raise InputError(
+                f"quantizer 'residual_fsq': codebook_size is {self.codebook_size}, the product of fsq_levels "
+                f"{list(self.fsq_levels)} is {product}. Make them equal."
+            )
+        if self.quantizer == "lfq" and self.levels != 1:
+            raise InputError(
+                f"quantizer 'lfq' has one level; pixel_levels is {self.pixel_levels}, semantic_levels "
+                f"{self.semantic_levels}. Set both to 1."
+            )
+        if self.quantizer == "lfq" and (self.codebook_size < 2 or self.codebook_size & (self.codebook_size - 1)):
+            raise InputError(f"quantizer 'lfq': codebook_size is {self.codebook_size}. Give a power of two from 2 up.")
+        if self.level_dropout > 1:
+            raise InputError(f"level_dropout is {self.level_dropout}. Give a share, 0 to 1.")
+
     def _check_sizes(self) -> None:
+        self._check_quantizer()
         if self.quantizer_mode not in ("corrected", "faithful"):
             raise InputError(f"quantizer_mode is {self.quantizer_mode!r}. Use 'corrected' or 'faithful'.")
         if self.encoder_width % self.encoder_heads:
@@ -146,6 +177,9 @@ def _wanted(name: str, annotation: str, value: Any) -> str | None:
         from transformers.activations import ACT2FN
 
         return None if value in ACT2FN else "an activation that transformers knows, e.g. gelu_pytorch_tanh"
+    if name == "fsq_levels":
+        sound = isinstance(value, list | tuple) and all(_whole(steps, 2) for steps in value)
+        return None if sound else "a list of whole numbers from 2 up, e.g. [8, 5, 5, 5]"
     if name == "pixel_decoder_channel_multipliers":
         sound = isinstance(value, list | tuple) and value and all(_whole(factor, 1) for factor in value)
         return None if sound else "a list of whole numbers from 1 up, e.g. [1, 1, 2]"

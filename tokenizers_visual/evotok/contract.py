@@ -34,7 +34,8 @@ def objective(output: EvoTokOutput, batch: dict[str, Tensor]) -> tuple[Tensor, T
 def training_config(index: Path) -> dict[str, Any]:
     """The `model` and `data` sections of a training on the image shards at `index`, with all that a resume could lose.
 
-    That is: codebooks that start by k-means and restart, moments and a schedule of the optimiser, random crops.
+    That is: codebooks that start by k-means and restart, moments and a schedule of the optimiser, random crops, and a
+    discriminator that begins at the second update.
     """
     crop = {"class_path": "tokenizers_visual.evotok.crops.TrainingCrop", "init_args": {"size": 32}}
     return {
@@ -44,6 +45,7 @@ def training_config(index: Path) -> dict[str, Any]:
                 "variant": "evotok/tiny",
                 "overrides": {"ema_decay": 0.8, "kmeans_init": True},
                 "optimizer": {"name": "adamw", "lr": 1e-3, "warmup_steps": 2, "schedule": "cosine"},
+                "adversarial": {"start": 2, "discriminator": {"channels": 8, "layers": 2}},
             },
         },
         "data": {

@@ -24,6 +24,12 @@ class ImageSample(Protocol):
     def fields(self) -> Mapping[str, Any]: ...
 
 
+def _pixels(sample: ImageSample) -> np.ndarray:
+    if "image" not in sample.fields:
+        raise InputError(f"these shards hold {', '.join(sample.fields)}, no images. Name shards of images")
+    return sample.fields["image"]
+
+
 def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
     """The central (size, size) px of `image` after its shorter side was brought to `size` px."""
     image = shorter_side_to(image, size)
@@ -53,7 +59,7 @@ class CenterCrop:
 
     def __call__(self, sample: ImageSample, random: np.random.Generator) -> dict[str, Tensor]:
         del random
-        return {"image": pixels_to_tensor(adm_center_crop(Image.fromarray(sample.fields["image"]), self.size))}
+        return {"image": pixels_to_tensor(adm_center_crop(Image.fromarray(_pixels(sample)), self.size))}
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class TrainingCrop:
 
     def __call__(self, sample: ImageSample, random: np.random.Generator) -> dict[str, Tensor]:
         scale, down, right, flip = random.random(4)
-        pixels = sample.fields["image"]
+        pixels = _pixels(sample)
         side = self._shorter_side(scale)
         if not self.native_crop or min(pixels.shape[:2]) < self.size:
             pixels = np.asarray(shorter_side_to(Image.fromarray(pixels), side))

@@ -136,5 +136,6 @@ family = Family(
 )
 
 commands = {
+    "encode": Command("tokenizers_visual.evotok.encode:main", "images to codes in bulk, as shards; resumable"),
     "reconstruct": Command("tokenizers_visual.evotok.reconstruct:main", "encode and decode images, level by level"),
 }

@@ -38,8 +38,18 @@ def forward_flops(model: EvoTokModel, tokens: int) -> dict[str, int]:
         "attention": depth * _attention(tokens, width)
         + config.semantic_blocks * _attention(sequence, inner)
         + pixel_attention,
-        "quantizer": 2 * tokens * config.levels * config.codebook_size * config.latent_dim,
+        "quantizer": _quantizer(model, tokens),
     }
+
+
+def _quantizer(model: EvoTokModel, tokens: int) -> int:
+    """Scores against every code; FSQ and LFQ round, so that only their projections count, those out per read-out."""
+    config = model.config
+    if config.quantizer in ("evotok", "residual_vq"):
+        return 2 * tokens * config.levels * config.codebook_size * config.latent_dim
+    projections = 1 + config.levels + 2  # in; out for the commitment at each level, and for the two read-outs
+    linear = [module for module in model.quantizer.children() if isinstance(module, nn.Linear)]
+    return 2 * tokens * projections * sum(module.weight.numel() for module in linear) // max(len(linear), 1)
 
 
 def _elements(modules: Iterable[nn.Module], kind: type[nn.Linear] | type[nn.Conv2d] = nn.Linear) -> int:

@@ -43,7 +43,7 @@ class LabelTeacherTraining(TowerTraining):
         """The classifier: one class a label of the training split."""
         if self.classifier is not None:
             return
-        index = self.shard_data().open_index()
+        index = self.shard_index()
         self._labels = labels_by_key(index, self.label_pattern)
         hashes = index.column("key_hash")[index.split_rows("train")].tolist()
         names = sorted({self._labels[value] for value in hashes})

@@ -1,4 +1,6 @@
-"""EvoTok's generator losses without the perceptual and the adversarial part (spec section 2.1).
+"""EvoTok's losses of pixels, codes and semantics (spec section 2.1), and the weights of these and the perceptual part.
+
+The perceptual part itself is in perceptual.py, the adversarial one in adversarial.py.
 
 Every loss is a sum and a count, so that micro-batches, short batches and ranks add up to exactly the whole.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -45,11 +48,16 @@ def cosine_distance(prediction: Tensor, target: Tensor, folds: int = 1) -> LossS
 
 RECONSTRUCTION_LOSSES = {"mse": squared_error, "l1": absolute_error}
 SEMANTIC_LOSSES = ("cosine", "fold", "mse")
+PERCEPTUAL_LOSSES = ("vgg", "none")
 
 
 @dataclass(frozen=True)
 class GeneratorLossSettings:
-    """Which terms are added, and with which weights. The defaults are the released recipe."""
+    """Which terms are added, and with which weights. The defaults are the released recipe, but for the perceptual loss:
+    "vgg" needs weights that come with no package, so it is asked for by name, as a teacher is.
+
+    perceptual_weights_file: torchvision's VGG16 weights (.pth or .safetensors); None = torch's cache.
+    """
 
     reconstruction: str = "mse"
     reconstruction_weight: float = 1.0
@@ -57,6 +65,9 @@ class GeneratorLossSettings:
     semantic: tuple[str, ...] = ("cosine", "fold")
     semantic_weight: float = 1.0
     folds: int = 4
+    perceptual: Literal["vgg", "none"] = "none"
+    perceptual_weight: float = 1.0
+    perceptual_weights_file: str | None = None
 
     def __post_init__(self) -> None:
         if self.reconstruction not in RECONSTRUCTION_LOSSES:
@@ -65,12 +76,19 @@ class GeneratorLossSettings:
         for name in self.semantic:
             if name not in SEMANTIC_LOSSES:
                 raise InputError(f"losses: unknown semantic loss {name!r}.{suggestion(name, SEMANTIC_LOSSES)}")
+        if self.perceptual not in PERCEPTUAL_LOSSES:
+            hint = suggestion(self.perceptual, PERCEPTUAL_LOSSES)
+            raise InputError(f"losses: unknown perceptual loss {self.perceptual!r}.{hint}")
         if self.folds < 1:
             raise InputError(f"losses: folds is {self.folds}; it must be at least 1")
 
     def weight_of(self, part: str) -> float:
-        """The weight of one of the parts that `generator_loss` names."""
-        weights = {"reconstruction": self.reconstruction_weight, "commitment": self.commitment_weight}
+        """The weight of "perceptual" or of one of the parts that `generator_loss` names."""
+        weights = {
+            "reconstruction": self.reconstruction_weight,
+            "commitment": self.commitment_weight,
+            "perceptual": self.perceptual_weight,
+        }
         return weights.get(part, self.semantic_weight)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,10 @@ from tokenizers_visual.evotok.pixel_decoder import PixelDecoder
 from tokenizers_visual.evotok.quantizer import QuantizerOutput, ResidualQuantizer
 from tokenizers_visual.evotok.semantic_decoder import SemanticDecoder
 from tokenizers_visual.evotok.vision_encoder import InputScaling, VisionEncoder
+
+if TYPE_CHECKING:
+    from mmzoo.hub.source import ModelSource
+    from tokenizers_visual.evotok.library_quantizers import LibraryQuantizer
 
 
 @dataclass
@@ -59,7 +64,20 @@ def quantizer_settings(config: EvoTokConfig) -> QuantizerSettings:
         ema_decay=config.ema_decay,
         ema_eps=config.ema_eps,
         kmeans_init=config.kmeans_init,
+        frozen=config.freeze_codebooks,
+        level_dropout=config.level_dropout,
+        fsq_levels=tuple(config.fsq_levels),
+        lfq_entropy_weight=config.lfq_entropy_weight,
     )
+
+
+def make_quantizer(config: EvoTokConfig) -> ResidualQuantizer | LibraryQuantizer:
+    """The quantiser that the configuration names."""
+    if config.quantizer == "evotok":
+        return ResidualQuantizer(quantizer_settings(config))
+    from tokenizers_visual.evotok.library_quantizers import LIBRARY_QUANTIZERS  # the library takes its time to import
+
+    return LIBRARY_QUANTIZERS[config.quantizer](quantizer_settings(config))
 
 
 def tanh_head(width_in: int, hidden: int, width_out: int) -> nn.Sequential:
@@ -84,12 +102,19 @@ class EvoTokModel(ZooModel):
         self.scaling = InputScaling()
         self.encoder = VisionEncoder(config)
         self.encode_head = tanh_head(config.encoder_width, config.encoder_width, config.latent_dim)
-        self.quantizer = ResidualQuantizer(quantizer_settings(config))
+        self.quantizer = make_quantizer(config)
         self.pixel_decoder = PixelDecoder(config)
         self.semantic_decoder = SemanticDecoder(config)
         self.decode_head = tanh_head(config.semantic_width, config.semantic_out_width, config.semantic_out_width)
         self._warned_levels: set[tuple[str, int]] = set()
         self.post_init()
+
+    @classmethod
+    def _load(cls, source: ModelSource, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+        model, report = super()._load(source, arguments, options)
+        if not isinstance(model.quantizer, ResidualQuantizer):
+            model.quantizer.reset_constants()
+        return model, report
 
     def encode_latent(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) in [-1, 1] -> latent (B, D, H // patch, W // patch) before quantisation."""

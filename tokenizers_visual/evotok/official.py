@@ -108,6 +108,8 @@ def _names(config: EvoTokConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def expected_layout(config: EvoTokConfig) -> dict[str, tuple[int, ...]]:
     """Official tensor names and shapes of a complete checkpoint."""
+    if config.quantizer != "evotok":
+        raise InputError(f"quantizer {config.quantizer!r} has no official layout: the authors' own is 'evotok'.")
     if config.slim:
         raise InputError("a slim model lacks the layers after the tap: no official layout. Import without slim.")
     layout = dict(_names(config).values())

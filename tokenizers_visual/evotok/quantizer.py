@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mmzoo.errors import InputError
 from mmzoo.ops.exact_float32 import exact_float32
 from mmzoo.ops.kmeans import kmeans
 from mmzoo.ops.residual_vq import nearest, sum_codes
 from tokenizers_visual.evotok.codebook import Codebook, QuantizerSettings
+from tokenizers_visual.evotok.latent_rows import check_codes, check_latent, grid_of, planes_of, rows_of
+from tokenizers_visual.evotok.level_dropout import read_out_depths
 from tokenizers_visual.evotok.ranks import RowSpan, from_rank_zero
 
 __all__ = ["QuantizerOutput", "QuantizerSettings", "ResidualQuantizer"]
@@ -76,36 +77,40 @@ class ResidualQuantizer(nn.Module):
         self, latent: Tensor, *, generator: torch.Generator | None = None, partial_sums: bool = False
     ) -> QuantizerOutput:
         """Quantise `latent` (B, D, H, W). `generator` (CPU) decides restarts; None = torch's global one."""
-        self._check_latent(latent)
+        check_latent(latent, self.settings)
         with exact_float32(latent.device.type):
-            walk = self._walk(_rows(latent.detach()), learn=self.training, generator=generator, keep=partial_sums)
+            learn = self.training and not self.settings.frozen
+            stops = self._stops(latent, generator)
+            walk = self._walk(
+                rows_of(latent.detach()), learn=learn, generator=generator, keep=partial_sums, stops=stops
+            )
             exact = latent.float()
-            pixel, semantic = (_planes(total, latent) for total in (walk.pixel_sum, walk.semantic_sum))
+            pixel, semantic = (planes_of(total, latent) for total in (walk.pixel_sum, walk.semantic_sum))
             # Adds zero, and carries the whole gradient of the commitment in one tensor instead of one a level.
-            carrier = (exact - exact.detach()) * _planes(walk.pull, latent)
+            carrier = (exact - exact.detach()) * planes_of(walk.pull, latent)
             commitment = walk.error + carrier.sum()
             count = latent.numel() * self.settings.levels
             return QuantizerOutput(
-                codes=_grid(walk.codes, latent),
+                codes=grid_of(walk.codes, latent),
                 pixel_latent=(exact + (pixel - exact).detach()).to(latent.dtype),
                 semantic_latent=(exact + (semantic - exact).detach()).to(latent.dtype),
                 commitment_loss=commitment / max(count, 1),
                 commitment_sum=commitment,
                 commitment_count=count,
-                partial_sums=torch.stack([_grid(q, latent) for q in walk.partial_sums]) if partial_sums else None,
+                partial_sums=torch.stack([grid_of(q, latent) for q in walk.partial_sums]) if partial_sums else None,
             )
 
     @torch.no_grad()
     def encode(self, latent: Tensor) -> Tensor:
         """Codes (B, H, W, L) int64 of `latent` (B, D, H, W). Never teaches the codebooks."""
-        self._check_latent(latent)
+        check_latent(latent, self.settings)
         with exact_float32(latent.device.type):
-            return _grid(self._walk(_rows(latent), learn=False).codes, latent)
+            return grid_of(self._walk(rows_of(latent), learn=False).codes, latent)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Sum (B, D, H, W) float32 of exactly the first n levels that `codes` (B, H, W, n) name, 1 <= n <= L."""
-        self._check_codes(codes)
+        check_codes(codes, self.settings)
         return sum_codes(codes, [level.vectors for level in self.codebooks]).permute(0, 3, 1, 2).contiguous()
 
     def restart_order(self, vectors: int, generator: torch.Generator | None) -> Tensor:
@@ -113,9 +118,18 @@ class ResidualQuantizer(nn.Module):
         return torch.randperm(vectors, generator=generator)
 
     def _walk(
-        self, latent: Tensor, *, learn: bool, generator: torch.Generator | None = None, keep: bool = False
+        self,
+        latent: Tensor,
+        *,
+        learn: bool,
+        generator: torch.Generator | None = None,
+        keep: bool = False,
+        stops: tuple[Tensor, Tensor] | None = None,
     ) -> _Walk:
-        """Go through the levels with `latent` (N, D) float32, teaching each codebook if asked to."""
+        """Go through the levels with `latent` (N, D) float32, teaching each codebook if asked to.
+
+        `stops`: the depths (N, 1) at which each row's pixel and semantic sums end; None = at the settings'.
+        """
         residual, total = latent, torch.zeros_like(latent)
         walk = _Walk(latent.new_empty(0), total, total, latent.new_zeros(()), torch.zeros_like(latent), [])
         span = RowSpan.of(latent) if learn else RowSpan(0, 0, 0)
@@ -134,14 +148,34 @@ class ResidualQuantizer(nn.Module):
             distance = latent - total
             walk.error += distance.square().sum()
             walk.pull.add_(distance, alpha=2)
-            if depth == self.settings.pixel_levels:
-                walk.pixel_sum = total
-            if depth == self.settings.semantic_levels:
-                walk.semantic_sum = total
+            self._read_out(walk, depth, total, stops)
             if keep:
                 walk.partial_sums.append(total)
         walk.codes = torch.stack(codes, -1)
         return walk
+
+    def _read_out(self, walk: _Walk, depth: int, total: Tensor, stops: tuple[Tensor, Tensor] | None) -> None:
+        """Takes the sum `total` (N, D) of `depth` levels for the read-outs, and the rows, that end there."""
+        if stops is not None:
+            walk.pixel_sum = torch.where(stops[0] == depth, total, walk.pixel_sum)
+            walk.semantic_sum = torch.where(stops[1] == depth, total, walk.semantic_sum)
+            return
+        if depth == self.settings.pixel_levels:
+            walk.pixel_sum = total
+        if depth == self.settings.semantic_levels:
+            walk.semantic_sum = total
+
+    def _stops(self, latent: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor] | None:
+        """With level dropout, in training: where each row's sums end, (N, 1) for pixels and for semantics."""
+        share = self.settings.level_dropout
+        if not (self.training and share):
+            return None
+        batch, _, height, width = latent.shape
+        pixel, semantic = (
+            read_out_depths(batch, levels, share, generator, latent.device).repeat_interleave(height * width)[:, None]
+            for levels in (self.settings.pixel_levels, self.settings.semantic_levels)
+        )
+        return pixel, semantic
 
     def _is_fresh(self) -> bool:
         """Whether a k-means start is wanted and no batch was ever seen."""
@@ -170,37 +204,3 @@ class ResidualQuantizer(nn.Module):
             noise = torch.rand(size, dim, generator=generator).to(residual.device)
             picked = picked + from_rank_zero(noise) * (COPY_NOISE * dim**-0.5)
         return picked
-
-    def _check_latent(self, latent: Tensor) -> None:
-        if latent.ndim != 4 or latent.shape[1] != self.settings.latent_dim:
-            raise InputError(
-                f"quantizer: latent has shape {tuple(latent.shape)}; expected (B, {self.settings.latent_dim}, H, W)"
-            )
-
-    def _check_codes(self, codes: Tensor) -> None:
-        levels, size = self.settings.levels, self.settings.codebook_size
-        if codes.ndim != 4 or not 1 <= codes.shape[-1] <= levels:
-            raise InputError(f"quantizer: codes have shape {tuple(codes.shape)}; expected (B, H, W, 1 to {levels})")
-        if codes.dtype != torch.int64:
-            raise InputError(f"quantizer: codes are {codes.dtype}; expected torch.int64")
-        if codes.numel() == 0 or codes.is_meta:
-            return
-        low, high = int(codes.min()), int(codes.max())
-        if low < 0 or high >= size:
-            raise InputError(f"quantizer: codes lie in {low}..{high}; the codebooks have codes 0..{size - 1}")
-
-
-def _rows(latent: Tensor) -> Tensor:
-    """(B, D, H, W) -> (B*H*W, D) float32, row-major positions."""
-    return latent.float().permute(0, 2, 3, 1).reshape(-1, latent.shape[1])
-
-
-def _grid(rows: Tensor, latent: Tensor) -> Tensor:
-    """(B*H*W, C) -> (B, H, W, C)."""
-    batch, _, height, width = latent.shape
-    return rows.view(batch, height, width, rows.shape[1])
-
-
-def _planes(rows: Tensor, latent: Tensor) -> Tensor:
-    """(B*H*W, D) -> (B, D, H, W)."""
-    return _grid(rows, latent).permute(0, 3, 1, 2)

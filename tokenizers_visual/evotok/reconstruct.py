@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -51,14 +53,20 @@ def _crop(file: Path, size: int) -> Any:
     return adm_center_crop(Image.fromarray(pixels), size)
 
 
-def _load(source: str, levels: list[int] | None) -> tuple[EvoTokModel, list[int]]:
-    """The model, and the level counts to decode: those asked for, else what the pixels were trained on."""
+def load_tokenizer(source: str) -> EvoTokModel:
+    """The EvoTok of a model folder, checkpoint folder or Hub id, in evaluation mode. InputError: another family."""
     from mmzoo.hub.load import from_pretrained
     from tokenizers_visual.evotok.modeling import EvoTokModel
 
     model = from_pretrained(source)
     if not isinstance(model, EvoTokModel):
         raise InputError(f"{source} is a {model.config.model_type!r}, not an EvoTok. Name an EvoTok's folder.")
+    return model
+
+
+def _load(source: str, levels: list[int] | None) -> tuple[EvoTokModel, list[int]]:
+    """The model, and the level counts to decode: those asked for, else what the pixels were trained on."""
+    model = load_tokenizer(source)
     wanted = levels or [model.config.pixel_levels]
     if not all(1 <= count <= model.config.levels for count in wanted):
         given = ",".join(map(str, wanted))
@@ -66,8 +74,8 @@ def _load(source: str, levels: list[int] | None) -> tuple[EvoTokModel, list[int]
     return model, wanted
 
 
-def _reconstructions(model: EvoTokModel, crop: Any, levels: list[int]) -> dict[str, Any]:
-    """The crop and what each number of levels gives, as PIL images, by the end of their file names."""
+def _reconstructions(model: EvoTokModel, crop: Any, levels: list[int]) -> dict[int, Any]:
+    """What each number of levels gives of a crop, as PIL images of its size."""
     import torch
 
     from tokenizers_visual.evotok.crops import pixels_to_tensor
@@ -75,31 +83,107 @@ def _reconstructions(model: EvoTokModel, crop: Any, levels: list[int]) -> dict[s
 
     processor = EvoTokImageProcessor(image_size=model.config.image_size)
     images = pixels_to_tensor(crop).unsqueeze(0)
+    size = (crop.height, crop.width)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a prefix was asked for by name here
         codes, _ = model.encode(images)
-        decoded = {f"levels{count}": model.decode_pixels(codes[..., :count]) for count in levels}
-    return {end: processor.postprocess(tensor)[0] for end, tensor in {"input": images, **decoded}.items()}
+        decoded = {count: model.decode_pixels(codes[..., :count], output_size=size) for count in levels}
+    return {count: processor.postprocess(tensor)[0] for count, tensor in decoded.items()}
+
+
+def _psnr(first: Any, second: Any) -> float:
+    """PSNR in dB of two pictures of one size, on their bytes (peak 255); inf when they are equal."""
+    import numpy as np
+    from skimage.metrics import peak_signal_noise_ratio
+
+    with np.errstate(divide="ignore"):
+        return float(peak_signal_noise_ratio(np.asarray(first), np.asarray(second), data_range=255))
+
+
+def _write(out: Path, pictures: dict[str, dict[str, Any]], measured: dict[str, dict[int, float]]) -> int:
+    """All pictures and the sheet as PNG files; how many."""
+    from tokenizers_visual.evotok.picture_sheet import picture_sheet
+
+    files = {f"{stem}_{end}.png": picture for stem, ends in pictures.items() for end, picture in ends.items()}
+    rows = []
+    for stem, ends in pictures.items():
+        texts = [stem, *(f"{count}: {value:.2f} dB" for count, value in measured[stem].items())]
+        rows.append(list(zip(texts, ends.values(), strict=True)))
+    files["sheet.png"] = picture_sheet(rows)
+    with refused_writes_named(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, picture in files.items():
+            with replacing(out / name) as temporary:
+                picture.save(temporary, "PNG")
+    return len(files)
+
+
+def _table(measured: dict[str, dict[int, float]], levels: list[int]) -> str:
+    """PSNR in dB: a row an image, a column a number of levels; the mean below, where there are several."""
+    rows = [(stem, [values[count] for count in levels]) for stem, values in measured.items()]
+    if len(rows) > 1:
+        rows.append(
+            ("mean", [sum(column) / len(column) for column in zip(*(values for _, values in rows), strict=True)])
+        )
+    width = max(len("PSNR, dB"), *(len(name) for name, _ in rows))
+    lines = [f"{'PSNR, dB':<{width}}" + "".join(f"{f'levels {count}':>11}" for count in levels)]
+    lines += [f"{name:<{width}}" + "".join(f"{value:>11.2f}" for value in values) for name, values in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _record(out: Path, model: EvoTokModel, levels: list[int], measured: dict[str, dict[int, float]]) -> dict[str, Any]:
+    """What --json prints; the PSNR of equal pictures, infinite, is null."""
+    receipt = model.load_receipt
+    images = [
+        {
+            "image": stem,
+            "input": str(out / f"{stem}_input.png"),
+            "levels": {
+                str(count): {
+                    "psnr_db": value if math.isfinite(value) else None,
+                    "picture": str(out / f"{stem}_levels{count}.png"),
+                }
+                for count, value in values.items()
+            },
+        }
+        for stem, values in measured.items()
+    ]
+    return {
+        "model": receipt.in_brief() if receipt else None,
+        "size_px": model.config.image_size,
+        "levels": levels,
+        "sheet": str(out / "sheet.png"),
+        "images": images,
+    }
 
 
 def main(argv: list[str], prog: str) -> int:
-    """`mmzoo reconstruct IMAGE... --model FOLDER --out FOLDER [--levels 1,2,4]`: PNG files, input beside each level."""
-    parser = CommandParser(prog=prog, description="Encode images and decode them, level by level.")
+    """`mmzoo reconstruct IMAGE... --model FOLDER --out FOLDER [--levels 1,2,4]`: pictures, a sheet, PSNR by level."""
+    parser = CommandParser(prog=prog, description="Encode images and decode them, level by level; print the PSNR.")
     parser.add_argument("images", nargs="+", type=Path, help="image files; the middle of each is taken, as a square")
     parser.add_argument("--model", required=True, help="model folder, checkpoint folder or Hub id")
-    parser.add_argument("--out", type=Path, required=True, help="folder for NAME_input.png, NAME_levelsN.png")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for NAME_input.png, NAME_levelsN.png, sheet.png"
+    )
     parser.add_argument("--levels", help="level counts, e.g. 1,2,4; default: those the pixels were trained on")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
     arguments = parser.parse_args(argv)
     wanted = _levels(arguments.levels) if arguments.levels is not None else None
     _check_files(arguments.images, arguments.out)
     model, levels = _load(arguments.model, wanted)
     # All are decoded before anything is written: a broken image at the end leaves no half of a set.
     crops = {file.stem: _crop(file, model.config.image_size) for file in arguments.images}
-    with refused_writes_named(arguments.out):
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        for stem, crop in crops.items():
-            for end, picture in _reconstructions(model, crop, levels).items():
-                with replacing(arguments.out / f"{stem}_{end}.png") as temporary:
-                    picture.save(temporary, "PNG")
-    sys.stderr.write(f"wrote {len(crops) * (1 + len(levels))} images to {arguments.out}\n")
+    decoded = {stem: _reconstructions(model, crop, levels) for stem, crop in crops.items()}
+    measured = {
+        stem: {count: _psnr(crops[stem], picture) for count, picture in of_one.items()}
+        for stem, of_one in decoded.items()
+    }
+    pictures = {
+        stem: {"input": crops[stem], **{f"levels{count}": picture for count, picture in of_one.items()}}
+        for stem, of_one in decoded.items()
+    }
+    written = _write(arguments.out, pictures, measured)
+    sys.stderr.write(f"wrote {written} images to {arguments.out}\n")
+    record = _record(arguments.out, model, levels, measured)
+    sys.stdout.write(json.dumps(record, indent=1) + "\n" if arguments.json else _table(measured, levels))
     return 0

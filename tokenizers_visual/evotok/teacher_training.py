@@ -35,11 +35,10 @@ class TeacherTraining(TowerTraining):
         """The classifier: one class a photograph of the training split, known once the data are."""
         if self.classifier is not None:
             return
-        data = self.shard_data()
-        index = data.open_index()
+        index = self.shard_index()
         hashes = index.column("key_hash")[index.split_rows("train")].tolist()
         if len(hashes) < 2:
-            raise InputError(f"{data.index_folder} has {len(hashes)} training photographs; telling them apart needs 2.")
+            raise InputError(f"{index.folder} has {len(hashes)} training photographs; telling them apart needs 2.")
         self._classes = {value: number for number, value in enumerate(sorted(hashes))}
         self.classifier = nn.Linear(self.model.config.hidden_size, len(hashes))
 

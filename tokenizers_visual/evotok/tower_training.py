@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SiglipVisionModel
 
+from data_engine.index import ShardIndex
 from mmzoo.errors import InputError
 from mmzoo.families import get_variant
 from mmzoo.training.data_module import ShardData
@@ -42,12 +43,13 @@ class TowerTraining(ZooModule):
         self.processor = EvoTokImageProcessor(image_size=config.image_size)
         self.classifier: nn.Linear | None = None
 
-    def shard_data(self) -> ShardData:
-        """The data of the run. InputError: not ShardData, whose index tells the classes before the first batch."""
+    def shard_index(self) -> ShardIndex:
+        """The index of the run's shards, which tells the classes before the first batch. InputError: other data."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if not isinstance(data, ShardData):
+        index = data.open_index() if isinstance(data, ShardData) else None
+        if not isinstance(index, ShardIndex):
             raise InputError("teacher training needs data.class_path: mmzoo.training.data_module.ShardData.")
-        return data
+        return index
 
     def classes_of(self, batch: dict[str, Any]) -> Tensor:
         """int64 (B,): the class of each image of a training batch."""

@@ -78,6 +78,17 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(tmp_path):
         resolve_checkpoint(unfinished)
 
 
+def test_a_model_folder_or_an_unknown_place_leads_on(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"is a model, not a checkpoint\. To start from its weights: --init_from .*model$"
+    ):
+        resolve_checkpoint(tmp_path / "model")
+    with pytest.raises(InputError, match=r"there is no checkpoint .*lost\. Give a folder below runs/NAME/checkpoints"):
+        resolve_checkpoint(tmp_path / "lost")
+
+
 def test_settings_are_checked():
     for settings in ({"keep": 0}, {"every_n_steps": -1}, {"mode": "up"}):
         with pytest.raises(InputError):

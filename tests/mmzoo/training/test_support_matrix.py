@@ -174,7 +174,7 @@ def check_effect(row, folder, rows, weights, trainer):
         assert options["fused"]
     elif row == "accumulation and clipping":
         assert json.loads((folder / "checkpoints/last/data_state.json").read_text())["position"] == 4 * STEPS
-        assert all(float(line["train/grad_norm"]) > 0.05 for line in rows)
+        assert all(float(line["train/grad_norm_model"]) > 0.05 for line in rows)
     elif row == "validation images":
         with Image.open(folder / "images/val_reconstruction/step_00000002.png") as picture:
             assert picture.size == (66, 66)  # two rows of two pictures of 32 px, gaps of 2

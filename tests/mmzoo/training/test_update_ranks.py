@@ -19,6 +19,8 @@ from update_cases import (
 
 from mmzoo.training.optimizers import OptimizerSettings
 from mmzoo.training.window import Window
+from tokenizers_visual.evotok.adversarial import AdversarialSettings
+from tokenizers_visual.evotok.discriminator import DiscriminatorSettings
 from tokenizers_visual.evotok.losses import GeneratorLossSettings
 from tokenizers_visual.evotok.training import EvoTokTraining
 
@@ -26,12 +28,15 @@ IMAGES, UPDATES = 6, 3
 
 
 def evotok():
-    """All parts of the loss, codebooks that move, clipping. A large eps: Adam makes steps of any gradient, and some are
-    zero but for rounding, as of the key's bias in attention."""
+    """All parts of the loss but the perceptual, codebooks that move, a late discriminator that knows no batch
+    statistics, clipping. A large eps: Adam makes steps of any gradient, and some are zero but for rounding, as of the
+    key's bias in attention."""
     torch.manual_seed(4)
     optimizer = OptimizerSettings(lr=1e-3, eps=1e-3, schedule="cosine")
     overrides = {"ema_decay": 0.9, "restart_unused_codes": False}
-    module = EvoTokTraining("evotok/tiny", overrides, GeneratorLossSettings(), optimizer=optimizer)
+    adversarial = AdversarialSettings(start=2, discriminator=DiscriminatorSettings(8, 2, "group"))
+    losses = GeneratorLossSettings()
+    module = EvoTokTraining("evotok/tiny", overrides, losses, optimizer=optimizer, adversarial=adversarial)
     # Stands in for a teacher: fixed features, of which no weights travel.
     module.teacher = FixedTeacher()
     for decoder in (module.model.semantic_decoder, module.model.decode_head):
@@ -109,3 +114,4 @@ def test_the_trainings_above_moved_something(both):
     start = evotok().state_dict()
     moved = [name for name, value in start.items() if not torch.equal(one[f"evotok/{name}"], value)]
     assert {"model.quantizer.levels.0.table", "model.encoder.layers.0.mlp.fc1.weight"} <= set(moved)
+    assert {"adversary.updates", "adversary.discriminator.main.0.weight"} <= set(moved)

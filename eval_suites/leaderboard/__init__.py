@@ -1,0 +1,1 @@
+"""Tables made of records: who measured what, on what, and which differences are more than chance."""

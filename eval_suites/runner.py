@@ -1,0 +1,111 @@
+"""`mmzoo eval run`: loads a model, lets a suite measure it, and leaves the record and the sample log in a folder.
+
+    OUT/record.json     the numbers, what they are of, and the hash of the rows behind them
+    OUT/samples.jsonl   one row a sample, written as it is measured
+
+A killed evaluation goes on when the same command is given again; a finished one is left as it is. A folder of another
+model, suite version, setting or data is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from eval_suites.description import Option, Suite
+from eval_suites.evaluation import AlreadyMeasuredError, Evaluation
+from eval_suites.finding import get_suite
+from eval_suites.model_loading import checked_device, load_model
+from eval_suites.record import RECORD_FILE, EvalRecord, write_record
+from eval_suites.request import EvalRequest
+from eval_suites.strict_json import to_plain
+from eval_suites.wording import metric_text
+from mmzoo.errors import CommandParser, InputError
+from mmzoo.families import load_object
+from mmzoo.hub.facts import command_without_paths
+
+
+def run_suite(suite: Suite, arguments: Any, command: str) -> EvalRecord:
+    """Measures and writes; returns the record, also the one of an earlier finished run."""
+    if arguments.limit is not None and arguments.limit < 1:
+        raise InputError(f"--limit {arguments.limit}: give 1 or more, or leave it out.")
+    if arguments.out.is_file():
+        raise InputError(f"--out {arguments.out} is a file. Name a folder.")
+    options = {option.name: _read(option, getattr(arguments, option.name)) for option in suite.options}
+    device = checked_device(arguments.device)
+    model, stamp = load_model(arguments.model, arguments.revision, arguments.name, device)
+    evaluation = Evaluation(suite, stamp, arguments.out)
+    request = EvalRequest(model, arguments.data, arguments.split, device, arguments.limit, options, evaluation.open_log)
+    start = time.monotonic()
+    try:
+        metrics = load_object(suite.evaluate)(request)
+        record = evaluation.record(metrics, command, time.monotonic() - start, device)
+    except AlreadyMeasuredError as earlier:
+        sys.stderr.write(f"{arguments.out} holds this evaluation already, finished {earlier.record.date}\n")
+        return earlier.record
+    finally:
+        if evaluation.log is not None:
+            evaluation.log.close()
+    write_record(record, arguments.out / RECORD_FILE)
+    return record
+
+
+def _read(option: Option, text: str | None) -> Any:
+    if text is None:
+        return option.default
+    try:
+        return option.read(text)
+    except InputError as mistake:
+        raise InputError(f"--{option.name} {mistake}") from mistake
+
+
+def summary(record: EvalRecord) -> str:
+    """The numbers for a person, one line each; then what was not measured, one line a reason."""
+    measured = [metric for metric in record.metrics if metric.value is not None]
+    width = max((len(metric.name) for metric in measured), default=0)
+    levels = dict.fromkeys(f"{100 * metric.level:g} %" for metric in measured if metric.level is not None)
+    title = f"{record.suite.name}, version {record.suite.version}: {record.model.name} on {record.data.name}"
+    lines = [title + (f" ({', '.join(levels)} intervals over groups)" if levels else "")]
+    lines += [f"  {metric.name:<{width}}  {metric_text(metric)}" for metric in measured]
+    reasons: dict[str, list[str]] = {}
+    for metric in record.metrics:
+        if metric.not_measured is not None:
+            reasons.setdefault(metric.not_measured, []).append(metric.name)
+    lines += [f"  not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _parser(prog: str, suite: Suite | None) -> CommandParser:
+    parser = CommandParser(prog=prog, description="Measure a model with a suite; `mmzoo eval list` shows them.")
+    add = parser.add_argument
+    add("suite", help="a suite's name, before all options")
+    add("--model", required=True, help="model folder, checkpoint folder or Hub id")
+    add("--data", type=Path, required=True, help="shard folder (mmzoo data build), or a folder of images")
+    add("--out", type=Path, required=True, help="folder for record.json and samples.jsonl")
+    add("--split", default="val", help="split of shards: val (default), train or all")
+    add("--limit", type=int, help="measure so many samples at most")
+    add("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
+    add("--revision", help="branch, tag or commit of a Hub id")
+    add("--name", help="what tables call the model (default: from its folder or id)")
+    add("--json", action="store_true", help="print the record as JSON")
+    for option in suite.options if suite else ():
+        add(f"--{option.name}", help=option.help)
+    return parser
+
+
+def main(argv: list[str], prog: str) -> int:
+    """`mmzoo eval run SUITE --model M --data D --out DIR [...]`."""
+    suite = get_suite(argv[0]) if argv and not argv[0].startswith("-") else None
+    arguments = _parser(prog, suite).parse_args(argv)
+    suite = suite or get_suite(arguments.suite)
+    command = command_without_paths(shlex.join([*prog.split(), *argv]))
+    record = run_suite(suite, arguments, command)
+    if arguments.json:
+        sys.stdout.write(json.dumps(to_plain(record), indent=1) + "\n")
+    else:
+        sys.stdout.write(summary(record))
+    return 0

@@ -1,0 +1,273 @@
+"""The reconstruction suite end to end: figures of known errors, whole or resumed, in batches of any size."""
+
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bits_tokenizer import Bits
+from PIL import Image
+
+from eval_suites.evaluation import Evaluation
+from eval_suites.metrics.code_rate import code_entropy
+from eval_suites.metrics.frechet import frechet_reference
+from eval_suites.reconstruction import networks
+from eval_suites.reconstruction.evaluate import evaluate
+from eval_suites.reconstruction.suite import suite
+from eval_suites.record import ModelStamp, read_record
+from eval_suites.request import EvalRequest
+from eval_suites.sample_log import SAMPLES_FILE
+from mmzoo import cli
+from mmzoo.errors import InputError
+from mmzoo.hub.save import save_model
+from tokenizers_visual.evotok.configuration import EvoTokConfig
+from tokenizers_visual.evotok.family import TINY
+from tokenizers_visual.evotok.modeling import EvoTokModel
+
+#: name -> bytes of its four quarters (8 x 8 px each): what the tokenizer leaves out is their low bits.
+PICTURES = {"scene1_a": (0, 15, 128, 143), "scene1_b": (1, 1, 1, 1), "b": (240, 255, 17, 34), "c": (3, 5, 9, 129)}
+
+
+class Features:
+    """In Inception's place: 3 features an image, which tell outputs of different prefixes apart."""
+
+    width = 3
+    description = {"network": "means of three corners"}  # noqa: RUF012
+
+    def features(self, images):
+        corners = [images[:, :8, :8], images[:, 8:, 8:], images[:, :8, 8:]]
+        return np.stack([corner.mean((1, 2, 3)) for corner in corners], 1).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def inception(monkeypatch):
+    monkeypatch.setattr(networks.Inception, "load", lambda *_: Features())
+    return Features()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, quarters in PICTURES.items():
+        pixels = np.array(quarters, np.uint8).reshape(2, 2).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(np.stack([pixels] * 3, -1)).save(folder / f"{name}.png")
+    return folder
+
+
+def run(folder: Path, data: Path, model=None, limit=None, **options):
+    stamp = ModelStamp("bits", "bits", None, None, {"weights": "none"}, "verified", 0, 0, ())
+    evaluation = Evaluation(suite, stamp, folder)
+    options = {"levels": [4, 8], "resize": ("none", None), "group": r"(scene\d)", **options}
+    model = model or Bits()
+    request = EvalRequest(model, data, "val", "cpu", limit, options, evaluation.open_log)
+    try:
+        return {metric.name: metric for metric in evaluate(request)}
+    finally:
+        if evaluation.log is not None:
+            evaluation.log.close()
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_figures_of_known_errors(pictures, tmp_path):
+    found = run(tmp_path, pictures)
+    errors = {name: np.mean([(value & 15) ** 2 for value in quarters]) for name, quarters in PICTURES.items()}
+    decibels = {name: 10 * math.log10(255**2 / error) for name, error in errors.items()}
+    assert found["psnr@4"].value == pytest.approx(np.mean(list(decibels.values())))
+    assert (found["psnr@4"].n_values, found["psnr@4"].n_groups) == (4, 3)
+    assert found["psnr@4"].low < found["psnr@4"].value < found["psnr@4"].high
+    assert (found["psnr@8"].value, found["psnr@8"].n_infinite) == (math.inf, 4)
+    assert found["ssim@8"].value == found["ssim_range2@8"].value == 1
+    assert 0 < found["ssim@4"].value < 1
+    assert 0 < found["ssim_range2@4"].value < 1
+    assert found["bpp@4"].value == 4 / 16  # 16 patches of 4 bits in 256 px
+    rows = [json.loads(line) for line in (tmp_path / SAMPLES_FILE).read_text().splitlines()[1:]]
+    assert {row["key"].rpartition("-")[0]: row["values"]["psnr@4"] for row in rows} == pytest.approx(decibels)
+    assert {row["values"]["psnr@8"] for row in rows} == {"inf"}
+
+
+def test_codebooks_and_entropy_are_those_of_all_codes_together(pictures, tmp_path):
+    found = run(tmp_path, pictures)
+    bits = np.array([[value >> shift & 1 for shift in range(7, -1, -1)] for q in PICTURES.values() for value in q])
+    counts = np.stack([(bits == 0).sum(0), (bits == 1).sum(0)], 1) * 4  # four patches a quarter
+    for level in range(8):
+        entropy = code_entropy(counts)[level]
+        assert found[f"codebook_usage@{level + 1}"].value == (counts[level] > 0).mean()
+        assert found[f"codebook_perplexity@{level + 1}"].value == pytest.approx(2**entropy)
+        assert found[f"codebook_perplexity@{level + 1}"].n_values == 64
+    for level in (4, 8):
+        assert found[f"entropy_bpp@{level}"].value == pytest.approx(code_entropy(counts)[:level].sum() / 16)
+        assert found[f"entropy_bpp@{level}"].value < found[f"bpp@{level}"].value
+
+
+def test_rfid_is_the_distance_between_the_two_sets(pictures, tmp_path, inception):
+    found = run(tmp_path, pictures)
+    truth = np.stack([np.asarray(Image.open(pictures / f"{name}.png")) for name in PICTURES])
+    expected = frechet_reference(inception.features(truth), inception.features(truth & 240))
+    assert found["rfid@4"].value == pytest.approx(expected, rel=1e-5)
+    assert found["rfid@4"].value > 1
+    assert found["rfid@8"].value == pytest.approx(0, abs=1e-4)
+    assert found["rfid@4"].n_values == 4
+    assert run(tmp_path / "one", pictures, limit=1)["rfid@4"].not_measured == "it needs two images"
+
+
+def test_what_cannot_be_measured_says_why(pictures, tmp_path):
+    found = run(tmp_path, pictures, resize=("square", 16))
+    assert "weights absent: fetch" in found["rfid@4"].not_measured
+    assert "weights absent: fetch" in found["lpips_vgg@8"].not_measured
+    assert found["lpips_alex@4"].not_measured == "images of 16 px, and it needs 31 px"
+    assert found["semantic_cosine@4"].not_measured == "the model has no semantic read-out"
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_batch_size_changes_nothing(pictures, tmp_path, inception, batch):
+    options = {"codecs": ("jpeg", "webp")}
+    whole = run(tmp_path / "whole", pictures, **options)
+    assert run(tmp_path / "again", pictures, batch=batch, **options) == whole
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"key": "half'])
+def test_interrupted_anywhere_it_ends_the_same_and_measures_nothing_twice(pictures, tmp_path, inception, torn):
+    whole = run(tmp_path / "whole", pictures)
+    for stop in range(1, 4):
+        folder, model = tmp_path / f"cut{stop}", Bits()
+        model.stop_before = stop
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, pictures, model, batch=1)
+        for name in (SAMPLES_FILE, "codes.bin", "features_4.bin"):  # as a kill between two writes leaves them
+            with (folder / name).open("ab") as file:
+                file.write(torn)
+        rest = Bits()
+        assert run(folder, pictures, rest, batch=1) == whole
+        assert rest.encoded == 4 - stop
+        assert files_of(folder) == files_of(tmp_path / "whole")
+
+
+def test_other_settings_and_lost_files_are_refused(pictures, tmp_path):
+    run(tmp_path, pictures)
+    for changed in ({"levels": [4]}, {"codecs": ("jpeg",)}, {"resize": ("crop", 4)}, {"group": None}):
+        with pytest.raises(InputError, match="other settings"):
+            run(tmp_path, pictures, **changed)
+    (tmp_path / "codes.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"codes.bin holds 0 of 2048 bytes"):
+        run(tmp_path, pictures)
+
+
+def test_images_of_all_sizes_are_measured_in_the_order_of_their_keys(tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number, (height, width) in enumerate([(17, 33), (20, 20), (17, 33), (16, 16), (18, 33), (40, 13)]):
+        pixels = random.integers(0, 256, (height, width, 1), dtype=np.uint8).repeat(3, 2)
+        Image.fromarray(pixels).save(tmp_path / f"images/{number}.png")
+    found = run(tmp_path / "out", tmp_path / "images", resize=("crop", 4), group=None, batch=4)
+    rows = [json.loads(line) for line in (tmp_path / "out" / SAMPLES_FILE).read_text().splitlines()[1:]]
+    assert [row["key"][0] for row in rows] == list("012345")
+    assert [row["more"]["px"] for row in rows] == [[16, 32], [20, 20], [16, 32], [16, 16], [16, 32], [40, 12]]
+    assert [row["more"]["source_px"] for row in rows][:2] == [[17, 33], [20, 20]]
+    assert found["bpp@8"].value == 0.5
+
+
+def test_codecs_stay_within_the_bits_of_the_codes_or_say_so(tmp_path):
+    (tmp_path / "images").mkdir()
+    rows, columns = np.mgrid[:64, :64]
+    for number in range(3):
+        waves = 128 + 60 * np.sin(rows / (5 + number)) + 50 * np.cos(columns / 7)
+        Image.fromarray(np.stack([waves.astype(np.uint8)] * 3, -1)).save(tmp_path / f"images/{number}.png")
+    run(tmp_path / "out", tmp_path / "images", codecs=("jpeg", "webp"), group=None)
+    for line in (tmp_path / "out" / SAMPLES_FILE).read_text().splitlines()[1:]:
+        values = json.loads(line)["values"]
+        for codec in ("jpeg", "webp"):
+            for level in (4, 8):
+                for name in (codec, f"{codec}_bare"):
+                    above = values[f"{name}_bpp@{level}"] > values[f"bpp@{level}"]
+                    assert above == values[f"{name}_over_budget@{level}"]
+                assert values[f"{codec}_bare_psnr@{level}"] > values[f"{codec}_psnr@{level}"] - 0.1
+    curve = json.loads((tmp_path / "out/rate_distortion.json").read_text())
+    methods = ["tokenizer", "jpeg", "jpeg_bare", "webp", "webp_bare"]
+    assert [(row["method"], row["levels"]) for row in curve] == [(name, level) for name in methods for level in (4, 8)]
+    assert curve[0]["bpp"] == 0.25
+    assert curve[0]["entropy_bpp"] < 0.25
+    table = (tmp_path / "out/rate_distortion.csv").read_text().splitlines()
+    assert table[0].startswith("method,levels,bpp,entropy_bpp,over_budget,psnr,psnr_low,psnr_high,ssim")
+    assert len(table) == 11
+
+
+class Teacher:
+    """Wants the features that a model gives from all its levels, turned around for half of the tokens."""
+
+    def __init__(self, model):
+        self.model = model
+        self.receipt = {"source": "/a/path", "files": {"weights": "sha"}}
+
+    def __call__(self, images, grid):
+        codes, _ = self.model.encode(images)
+        features = self.model.decode_semantics(codes).clone()
+        features[:, : grid[0] * grid[1] // 2] *= -1
+        return features
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    torch.manual_seed(0)
+    return save_model(EvoTokModel(EvoTokConfig(**TINY)), tmp_path_factory.mktemp("models") / "tiny")
+
+
+def test_a_real_tokenizer_with_its_teacher(tiny, pictures, tmp_path):
+    model = EvoTokModel.from_pretrained(tiny).train()
+    levels = [1, model.config.levels]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # prefixes are the subject, so nobody is warned of them
+        options = {"levels": levels, "resize": ("square", 32), "teacher": Teacher(model)}
+        found = run(tmp_path, pictures, model, **options)
+        other = run(tmp_path / "singly", pictures, model, batch=1, **options)
+    assert model.training
+    assert found[f"semantic_cosine@{levels[1]}"].value == pytest.approx(0, abs=1e-5)
+    stamp = json.loads((tmp_path / SAMPLES_FILE).read_text().splitlines()[0])["stamp"]
+    stated = stamp["suite"]["settings"]["networks"]["semantic_teacher"]
+    assert stated == {"class": "Teacher", "files": {"weights": "sha"}}
+    for name, metric in found.items():
+        if metric.value is not None:
+            assert metric.value == pytest.approx(other[name].value, rel=1e-4, abs=1e-4), name
+
+
+def test_from_the_command_line(tiny, pictures, tmp_path, capsys):
+    words = ["--model", str(tiny), "--data", str(pictures), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    chosen = ["--resize", "32", "--codecs", "jpeg", "--levels", "1,2", "--group", r"(scene\d)"]
+    assert cli.main(["eval", "run", "reconstruction", *words, *chosen]) == 0
+    record = read_record(tmp_path / "out/record.json")
+    assert record.suite.version == suite.version == "2"
+    assert record.suite.settings["resize"]["size"] == 32
+    assert {metric.name.partition("@")[0] for metric in record.metrics} <= set(suite.metrics)
+    assert record.metric("psnr@2").n_groups == 3
+    wrong = {"--codecs": ("png", "unknown codec"), "--resize": ("big", "px such as 256"), "--batch": ("0", "from 1 up")}
+    for option, (text, message) in wrong.items():
+        capsys.readouterr()
+        assert cli.main(["eval", "run", "reconstruction", *words, option, text]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"levels": [0, 1]}, "from 1 up"),
+        ({"levels": [9]}, "levels 1 to 8"),
+        ({"resize": ("square", 14)}, "14x14 px come back as 16x16 px"),
+        ({"resize": ("square", 8)}, "at least 11 px"),
+        ({"vgg": Path("nowhere.pth")}, "no weights at nowhere.pth"),
+        ({"batch": -1}, "measures nothing"),
+    ],
+)
+def test_a_users_mistake_is_named(pictures, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        run(tmp_path, pictures, **options)

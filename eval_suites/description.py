@@ -34,6 +34,7 @@ class Suite:
     measure: str
     evaluate: str
     options: tuple[Option, ...] = ()
+    headline: tuple[str, ...] = ()  #: the metrics that a leaderboard's page shows; none named = all. Files hold all
 
 
 def whole_numbers(text: str) -> list[int]:

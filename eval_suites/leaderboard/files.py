@@ -153,10 +153,13 @@ def markdown_text(tables: Sequence[Table], superseded: Sequence[Superseded]) -> 
 
 
 def _markdown_table(table: Table) -> Iterator[str]:
-    yield "| model | " + " | ".join(_escaped(heading(column)) for column in table.columns) + " |"
-    yield "|---|" + "---:|" * len(table.columns)
+    yield "| model | " + " | ".join(_escaped(heading(column)) for column in table.shown) + " |"
+    yield "|---|" + "---:|" * len(table.shown)
     for row in table.rows:
-        yield f"| {_escaped(row.name)} | " + " | ".join(_markdown_cell(row, column) for column in table.columns) + " |"
+        yield f"| {_escaped(row.name)} | " + " | ".join(_markdown_cell(row, column) for column in table.shown) + " |"
+    if further := table.further():
+        yield ""
+        yield f"In leaderboard.csv and in the records also: {_escaped(further)}."
 
 
 def heading(column: Column) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval_suites.finding import find_suites
 from eval_suites.leaderboard.comparing import Comparison, compare_all, letters
 from eval_suites.leaderboard.gathering import Entry
 from eval_suites.record import DataStamp, Metric, SuiteStamp
@@ -47,6 +48,18 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Row]
     absent: Mapping[str, str]
+
+    @property
+    def shown(self) -> list[Column]:
+        """The columns that a page has room for: those of the suite's headline metrics, or all where it names none."""
+        suite = find_suites().get(self.suite.name)
+        headline = suite.headline if suite else ()
+        return [one for one in self.columns if not headline or one.name.partition("@")[0] in headline]
+
+    def further(self) -> str:
+        """The names of the metrics that only the files hold, without their slices."""
+        shown = {one.name for one in self.shown}
+        return ", ".join(dict.fromkeys(one.name.partition("@")[0] for one in self.columns if one.name not in shown))
 
     @property
     def leading(self) -> str | None:

@@ -52,10 +52,9 @@ class Settings:
         )
 
     def describe(self) -> dict[str, Any]:
-        """All of it that can change a number, for the record; the networks describe themselves."""
+        """What models must share to be compared. Networks describe themselves; the codebooks are the model's own."""
         return {
             "levels": list(self.levels),
-            "codebook_size": self.codebook_size,
             "resize": self.resize.describe(),
             "codecs": {name: codec_description(name) for name in self.codecs},
         }

@@ -19,4 +19,5 @@ suite = Suite(
     measure="eval_suites.reconstruction.measure:measure",
     evaluate="eval_suites.reconstruction.evaluate:evaluate",
     options=OPTIONS,
+    headline=("psnr", "ssim", "lpips_vgg", "rfid", "semantic_cosine", "bpp"),
 )

@@ -57,7 +57,7 @@ class CrossEarthSARSegmentation(SegmentationTraining):
         config = checked_config(given, "model.overrides")
         self.model = CrossEarthSARForSegmentation(config, class_weights)
         changed = ", ".join(f"{key}={value}" for key, value in (overrides or {}).items())
-        self.variant = f"{family.name}/{name}" + (f" with {changed}" if changed else "")
+        self.variant = family.public_id(name) + (f" with {changed}" if changed else "")
         self.processor = CrossEarthSARImageProcessor.for_config(config)
         self.balance_weight = balance_weight
         if encoder_from is not None:

@@ -16,6 +16,7 @@ from mmzoo.hub.quiet import no_progress_bars, no_warnings
 from mmzoo.hub.receipt import LoadReceipt, check_receipt_file, make_receipt
 from mmzoo.hub.source import CONFIG_FILE, HUB_OPTIONS, ModelSource, find_source, read_config, refuse_misspelt_keys
 from mmzoo.hub.weights import Stored, kind_of, stored_tensors, weight_files
+from mmzoo.hub.whole_numbers import restore_whole_numbers
 from mmzoo.hub.zoo_file import check_files
 
 NAMES_SHOWN = 5
@@ -89,6 +90,7 @@ class ZooModel(PreTrainedModel):
         hashes = check_files(source.folder, [CONFIG_FILE, *files])
         stored = stored_tensors(source.folder, files)
         model, report = cls._load(source, arguments, options)
+        restore_whole_numbers(model, source.folder, stored)
         receipt = make_receipt(model, source, hashes, stored, report)
         _refuse_gaps(source.name, receipt, patterns)
         _refuse_other_kinds(source.name, model.state_dict(), stored)

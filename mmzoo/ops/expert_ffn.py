@@ -54,14 +54,13 @@ def expert_ffn(
     """
     _check(tokens, routing, weights, activation)
     dtype = _dtype(tokens, weights)
-    up, up_bias, down, down_bias = (tensor.to(dtype) for tensor in weights)
-    k = routing.choice.shape[1]
-    order = sort_by_expert(routing.choice, len(up))
-    rows = dispatch(tokens.to(dtype), order, k)
-    if choose_method(rows, up, method) == "grouped":
-        answers = grouped_experts(rows, order, up, up_bias, down, down_bias, activation)
+    cast = ExpertWeights(*(tensor.to(dtype) for tensor in weights))
+    order = sort_by_expert(routing.choice, len(cast.up))
+    rows = dispatch(tokens.to(dtype), order, routing.choice.shape[1])
+    if choose_method(rows, cast.up, method) == "grouped":
+        answers = grouped_experts(rows, order, cast, activation)
     else:
-        answers = loop_experts(rows, order.ends, up, up_bias, down, down_bias, activation)
+        answers = loop_experts(rows, order.ends, cast, activation)
     return combine(answers, order, None if routing.gates is None else routing.gates.to(dtype))
 
 

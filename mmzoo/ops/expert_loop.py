@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+#: up (n, H, C), up_bias (n, H), down (n, C_out, H), down_bias (n, C_out).
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]
 Activation = Callable[[Tensor], Tensor]
 #: Activation -> (forward, gradient of the input from the gradient of the output and the input).
 ACTIVATIONS: dict[str, tuple[Activation, Callable[[Tensor, Tensor], Tensor]]] = {
@@ -100,12 +102,10 @@ def _room(weights: Tensor, wanted: bool, spans: list[tuple[int, slice]]) -> Tens
     return room
 
 
-def loop_experts(
-    rows: Tensor, ends: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor, activation: str
-) -> Tensor:
-    """rows (R, C), sorted by expert, with `ends` (n,) -> (R, C_out). Weights as in `expert_ffn.ExpertWeights`.
+def loop_experts(rows: Tensor, ends: Tensor, weights: Weights, activation: str) -> Tensor:
+    """rows (R, C), sorted by expert, with `ends` (n,) -> (R, C_out). All of one dtype.
 
-    All of one dtype. Waits once for the device, to learn the counts. Not differentiable twice.
+    Waits once for the device, to learn the counts. Not differentiable twice.
     """
-    answers: Any = _Loop.apply(rows, ends, up, up_bias, down, down_bias, activation)
+    answers: Any = _Loop.apply(rows, ends, *weights, activation)
     return answers

@@ -15,8 +15,6 @@ from tests.benchmarks.peers import experts as peer
 from tests.benchmarks.record import Comparison
 from tests.benchmarks.timing import Contender, interleaved
 
-ROUNDS = 7
-
 
 class Size(NamedTuple):
     experts: int
@@ -27,6 +25,7 @@ class Size(NamedTuple):
 
 
 FEW, MANY, SMALL = Size(6, 1, 384, 1536, 4100), Size(64, 4, 384, 384, 1024), Size(6, 1, 64, 256, 1040)
+ROUNDS = {FEW: 5, MANY: 3, SMALL: 60}
 #: Ratios peer / ours. One dense layer does the active work alone: 1 / 1.10 is "at most 1.10 times its time".
 BARS = {
     FEW: {"one dense layer": 1 / 1.10, "dense-all": 5.0, "masked loop": 1.0, "sort loop": 1.0, "grouped_mm": None},
@@ -109,7 +108,7 @@ def compare() -> list[Comparison]:
         contenders = {
             name: Contender(lambda name=name, case=case: case.step(name), case.forget) for name in ["ours", *bars]
         }
-        seconds = interleaved(contenders, ROUNDS, clock)
+        seconds = interleaved(contenders, ROUNDS[size], clock)
         label = f"n {size.experts}, k {size.k}, C {size.width}, hidden {size.hidden}, T {size.tokens}, fwd + bwd"
         found += [Comparison(label, name, seconds["ours"], seconds[name], at_least=bar) for name, bar in bars.items()]
     return found

@@ -25,7 +25,7 @@ def test_a_worker_keeps_little_to_itself_and_does_not_grow(tmp_path, monkeypatch
     memory = measure(make_index(tmp_path / "shards", 300_000), 8 * worker_memory.BATCH, looks=8)
     assert all(len(looks) >= 8 for looks in memory.workers.values())
     assert memory.most_above_empty < 40
-    assert memory.growth < 2
+    assert memory.growth < 6  # MiB; a copy of the index of 300,000 rows is 16
 
 
 def test_private_memory_is_measured():

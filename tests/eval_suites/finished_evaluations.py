@@ -21,7 +21,13 @@ from eval_suites.record import (
 from eval_suites.sample_log import SampleLog, SampleRow
 from eval_suites.statistics import bootstrap_mean
 
-UNITS = {"psnr": ("dB", True), "ssim": ("", True), "lpips": ("", False), "bpp": ("bits/px", None)}
+UNITS = {
+    "psnr": ("dB", True),
+    "jpeg_psnr": ("dB", None),
+    "ssim": ("", True),
+    "lpips_vgg": ("", False),
+    "bpp": ("bits/px", None),
+}
 
 
 def noisy(mean: float, seed: int, n: int = 60, own: float = 0.1) -> list[float]:
@@ -100,7 +106,7 @@ def example(folder: Path) -> Path:
     for number, (model, mean) in enumerate({"best": 24.0, "twin-of-best": 24.0, "middle": 23.4, "low": 21.0}.items()):
         columns = {
             "psnr@4": noisy(mean, number),
-            "lpips@4": [value / 100 for value in noisy(40 - mean, number, own=0.5)],
+            "lpips_vgg@4": [value / 100 for value in noisy(40 - mean, number, own=0.5)],
             "bpp@4": [4.5 + number] * 60,
         }
         finish(folder / model, model, columns, whole=(absent,))

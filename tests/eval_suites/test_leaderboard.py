@@ -167,10 +167,10 @@ def test_without_rows_the_intervals_decide(tmp_path):
 def test_lower_is_better_and_neither_is(tmp_path):
     for name, value in [("a", 0.3), ("b", 0.2), ("c", 0.4)]:
         values = [value + sample / 1000 for sample in noisy(0, ord(name))]
-        finish(tmp_path / name, name, {"lpips@4": values, "bpp@4": [value] * 60})
+        finish(tmp_path / name, name, {"lpips_vgg@4": values, "bpp@4": [value] * 60})
     (table,) = tables_of(tmp_path)
     assert [row.name for row in table.rows] == ["b", "a", "c"]
-    assert [row.tied.get("lpips@4") for row in table.rows] == ["a", "b", "c"]
+    assert [row.tied.get("lpips_vgg@4") for row in table.rows] == ["a", "b", "c"]
     assert [row.tied.get("bpp@4") for row in table.rows] == [None] * 3
 
 
@@ -293,3 +293,15 @@ def test_many_models_are_compared_in_every_pair(tmp_path):
     assert len(compare_all(entries, "psnr@4")) == 15
     (table,) = make_tables(entries)
     assert table.judged == 15
+
+
+def test_pages_show_the_headline_and_files_hold_all(tmp_path):
+    runs = tmp_path / "runs"
+    finish(runs / "a", "a", {"psnr@4": noisy(20, 1), "jpeg_psnr@4": noisy(30, 2)})
+    board = build(runs, out=tmp_path / "board")
+    assert [column["name"] for column in board["tables"][0]["columns"]] == ["psnr@4", "jpeg_psnr@4"]
+    assert "jpeg_psnr@4" in (tmp_path / "board/leaderboard.csv").read_text()
+    for name in ("leaderboard.md", "leaderboard.html"):
+        text = (tmp_path / "board" / name).read_text().replace("\\", "")
+        assert "jpeg_psnr@4" not in text
+        assert "in the records also: jpeg_psnr." in text

@@ -14,6 +14,7 @@ from geospatial.crossearth_sar.contract import example_batch
 from geospatial.crossearth_sar.family import TINY, family
 from geospatial.crossearth_sar.flops import forward_flops
 from geospatial.crossearth_sar.modeling import CrossEarthSARModel
+from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
 from geospatial.sar.descriptors import DescriptorSettings, physical_descriptors
 from mmzoo.cli import main
 from mmzoo.errors import InputError
@@ -46,6 +47,16 @@ def test_published_sizes(variant, parameters, active, capsys):
     assert (
         info["trainable"] == parameters - CrossEarthSARConfig(**family.variants[variant]).hidden_size
     )  # the mask token
+
+
+def test_a_head_is_counted_apart(tmp_path, capsys):
+    config = CrossEarthSARConfig(**{**TINY, "class_names": ["land", "water"], "head": "linear"})
+    model = CrossEarthSARForSegmentation(config)
+    save_model(model, tmp_path / "model")
+    assert main(["models", "info", str(tmp_path / "model"), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["parameters"], info["active_parameters"]) == (880_608, 218_848)
+    assert info["head_parameters"] == sum(p.numel() for p in model.head.parameters()) > 0
 
 
 def test_names_in_a_saved_model_are_stable():

@@ -15,7 +15,10 @@ from weights_by_others import change_weights
 
 import mmzoo
 from mmzoo.errors import InputError
+from mmzoo.hub.save import save_model
 from mmzoo.training.checkpoint_folder import seal
+from tokenizers_visual.evotok.configuration import EvoTokConfig
+from tokenizers_visual.evotok.family import TINY
 from tokenizers_visual.evotok.modeling import EvoTokModel
 
 TENSOR = "decode_head.0.weight"
@@ -174,3 +177,12 @@ def test_a_key_of_a_newer_transformers_passes(folder: Path) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "quantum_settings": 1}))
     mmzoo.from_pretrained(folder)
+
+
+def test_counters_stay_whole_numbers_in_any_dtype(tmp_path: Path) -> None:
+    model = EvoTokModel(EvoTokConfig(**TINY, quantizer_mode="faithful", vq_warmup=2000))
+    model.quantizer.get_buffer("levels.0.step").fill_(1999)  # bfloat16 would round it to 2000
+    save_model(model, tmp_path / "model")
+    loaded = mmzoo.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+    step = loaded.quantizer.get_buffer("levels.0.step")
+    assert (step.dtype, int(step)) == (torch.int64, 1999)

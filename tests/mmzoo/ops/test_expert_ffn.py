@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from mmzoo.ops.expert_ffn import ExpertWeights, expert_ffn, reference
-from mmzoo.ops.expert_routing import GATES, Routing, route
+from mmzoo.ops.expert_routing import GATES, Routing, route, routing_sums
 from mmzoo.ops.expert_table import choose_method
 from tests.benchmarks.experts import Case, Size
 
@@ -169,6 +170,27 @@ def test_autocast_computes_in_its_dtype(method):
     rough.float().sum().backward()
     assert weights.up.grad is not None
     assert weights.up.grad.dtype == torch.float32
+
+
+def fake_step(device, method, backward):
+    """A step on tensors without values: whatever asks for one on the host raises."""
+    with FakeTensorMode():
+        shapes = ((4, 32, 16), (4, 32), (4, 16, 32), (4, 16))
+        weights = ExpertWeights(*(torch.empty(s, device=device, dtype=torch.bfloat16).requires_grad_() for s in shapes))
+        tokens = torch.empty(50, 16, device=device, dtype=torch.bfloat16).requires_grad_()
+        routing = route(torch.empty(50, 4, device=device).requires_grad_(), 2, "renorm")
+        answers = expert_ffn(tokens, routing, weights, method=method)
+        if backward:
+            answers.sum().backward()
+        if device == "cuda":
+            routing_sums(routing)
+
+
+@pytest.mark.parametrize(("device", "backward"), [("cpu", True), ("cuda", False)])
+def test_the_grouped_way_never_asks_the_device_for_a_value(device, backward):
+    fake_step(device, "grouped", backward)
+    with pytest.raises(DataDependentOutputException):
+        fake_step(device, "loop", backward)
 
 
 def test_nothing_is_kept_where_no_gradient_is_wanted():

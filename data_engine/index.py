@@ -43,7 +43,7 @@ def key_hash(key: str) -> int:
 
 def key_in_header(header: bytes) -> str:
     """The key in a member's tar header: its name up to the first dot."""
-    return header[:100].split(b"\0")[0].decode("ascii", "replace").partition(".")[0]
+    return header[:100].partition(b"\0")[0].decode("ascii", "replace").partition(".")[0]
 
 
 def file_sha256(path: Path) -> str:

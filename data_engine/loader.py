@@ -174,7 +174,8 @@ def collate(samples: list[Batch]) -> Batch:
 def _stack(key: str, values: list[Any]) -> torch.Tensor | list[str]:
     if isinstance(values[0], str):
         return values
-    shapes = {tuple(np.shape(value)) for value in values}
+    # Asking an array itself, and for its shape only: np.shape takes as long for all as copying a small array.
+    shapes = {tuple(value.shape if hasattr(value, "shape") else np.shape(value)) for value in values}
     if len(shapes) > 1:
         raise ValueError(f"the transform made {key!r} in several shapes, which do not stack: {sorted(shapes)}")
     if isinstance(values[0], torch.Tensor):

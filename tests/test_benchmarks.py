@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmzoo.ops.residual_vq import code_statistics_reference, reference
-from tests.benchmarks import quantizer, trainer
+from tests.benchmarks import code_reading, quantizer, trainer
 from tests.benchmarks.memory import peak_mib
 from tests.benchmarks.peers import residual_vq as dense
 from tests.benchmarks.peers import streaming_formats
@@ -126,3 +126,14 @@ def test_trainers_that_train_otherwise_are_caught():
         trainer.check({**same, "ours": trainer.Trained(1.0, other)})
     with pytest.raises(AssertionError, match="was not trained"):
         trainer.check({"by hand": trainer.Trained(1.0, start)})
+
+
+def test_the_readers_of_codes_agree_before_they_are_timed(monkeypatch):
+    monkeypatch.setattr(code_reading, "SAMPLES", 40)
+    monkeypatch.setattr(code_reading, "ROUNDS", 1)
+    measured = [found for found in code_reading.compare() if isinstance(found, Comparison)]
+    assert "webdataset" in [comparison.peer_name for comparison in measured]
+    assert all(comparison.ours.least > 0 for comparison in measured)
+    monkeypatch.setattr(code_reading, "theirs", lambda shards: reversed(list(code_reading.ours(shards))))
+    with pytest.raises(AssertionError):
+        code_reading.compare()

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 Thing = TypeVar("Thing")
+#: Variables in which a launcher tells a process its place: torchrun, Lightning, Slurm.
+PLACES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first of its training, as its launcher says, before ranks talk to each other."""
+    return all(os.environ.get(name, "0") == "0" for name in PLACES)
 
 
 def several_ranks() -> bool:

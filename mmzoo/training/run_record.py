@@ -2,6 +2,7 @@
 
 runs/NAME/   config.yaml  config.<UTC time>.yaml  run.json  metrics.csv  tensorboard/  images/  checkpoints/  earlier/
              data_steps.json (what each step consumed)  quarantine.jsonl (broken samples, when there are any)
+             .lock (while a training runs: mmzoo.folder_lock)
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,17 +41,28 @@ def default_name(config: str | None) -> str:
     return f"{stem}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
 
 
-def make_run_folder(folder: Path) -> None:
-    """Creates the run folder and proves that it can be written; InputError otherwise."""
+@contextmanager
+def run_folder(folder: Path) -> Iterator[None]:
+    """Creates the run folder and proves that it can be written; InputError otherwise.
+
+    When the block ends with nothing written, what was created here goes again, the parents too.
+    """
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as fault:
-        raise InputError(
-            f"the run folder {folder} cannot be written ({fault.strerror}). Choose another with --run."
-        ) from fault
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as fault:
+            raise InputError(
+                f"the run folder {folder} cannot be written ({fault.strerror}). Choose another with --run."
+            ) from fault
+        yield
+    finally:
+        with suppress(OSError):  # the first that is not empty, or not there, ends it
+            for place in created:
+                place.rmdir()
 
 
 def set_aside(folder: Path) -> Path | None:

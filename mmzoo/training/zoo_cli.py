@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from mmzoo.durable_files import NoSpaceError, sweep_temporaries
 from mmzoo.errors import InputError
+from mmzoo.folder_lock import InUseError, only_writer
 from mmzoo.training import resume_config, run_record
 from mmzoo.training.checkpoint_folder import LAST, TRAINER_FILE, read_seal, resolve_checkpoint, sweep
 from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, read_data_state, resume
@@ -27,6 +29,7 @@ from mmzoo.training.lean_steps import Unprofiled, leave_out_empty_hooks, remembe
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
+from mmzoo.training.ranks import is_first_process
 from mmzoo.training.speed import SpeedSettings
 from mmzoo.training.stepping import is_trial, updates
 from mmzoo.training.stop_signals import StopOnSignal, exit_code, stopping
@@ -48,6 +51,7 @@ OUR_ARGUMENTS = {
 RUN_FOLDER_VARIABLE = "MMZOO_RUN_FOLDER"
 #: Options of ours that only a resumed training has.
 RESUME_OPTIONS = ["allow_changes", "skip_steps"]
+IN_USE_ADVICE = "Wait for it, stop it (SIGTERM saves first), or choose another folder with --run"
 TRAINER_DEFAULTS = {
     # Ranks are split by data_engine; stdout is for data, so no summary table there.
     "use_distributed_sampler": False,
@@ -78,6 +82,18 @@ def _mistake_in(fault: BaseException | None) -> InputError | None:
     return fault
 
 
+def _tidy(checkpoints: Path) -> None:
+    """Removes what a killed training left half-written in its run; nothing of one that is still training."""
+    run = checkpoints.parent
+    if not (checkpoints.is_dir() and os.access(run, os.W_OK)):
+        return
+    with suppress(InUseError), only_writer(run, "another training", IN_USE_ADVICE):
+        for note in sweep(checkpoints):
+            sys.stderr.write(f"note: {checkpoints}: {note}\n")
+        for place in (run, *run.glob("images/*")):
+            sweep_temporaries(place)
+
+
 class ConfigOfStart(SaveConfigCallback):
     """Keeps the full config of every start; Lightning's own refuses a second start in the same folder."""
 
@@ -98,23 +114,24 @@ class ZooCLI(LightningCLI):
         self.config_name = config
         self.checkpoint: Path | None = None
         self.run_folder = Path()
-        super().__init__(
-            ZooModule,
-            ShardData,
-            save_config_callback=ConfigOfStart,
-            trainer_defaults=dict(TRAINER_DEFAULTS),
-            seed_everything_default=0,
-            parser_kwargs={
-                "prog": prog.rpartition(" ")[0] or "mmzoo",
-                "exit_on_error": False,
-                verb: {"exit_on_error": False},
-            },
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            args=[verb, *arguments],
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+        with ExitStack() as self.held:
+            super().__init__(
+                ZooModule,
+                ShardData,
+                save_config_callback=ConfigOfStart,
+                trainer_defaults=dict(TRAINER_DEFAULTS),
+                seed_everything_default=0,
+                parser_kwargs={
+                    "prog": prog.rpartition(" ")[0] or "mmzoo",
+                    "exit_on_error": False,
+                    verb: {"exit_on_error": False},
+                },
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                args=[verb, *arguments],
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
 
     def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Only the verb at hand: each further parser would cost its building time."""
@@ -155,10 +172,7 @@ class ZooCLI(LightningCLI):
         if config.ckpt_path:
             folder = resume_config.find_checkpoint(config.ckpt_path, config.run, self.config_name)
             if self.verb == "fit" and "LOCAL_RANK" not in os.environ:
-                for note in sweep(folder.parent):
-                    sys.stderr.write(f"note: {folder.parent}: {note}\n")
-                for place in (folder.parent.parent, *folder.parent.parent.glob("images/*")):
-                    sweep_temporaries(place)
+                _tidy(folder.parent)
             config.ckpt_path = str(folder)
             self.checkpoint = resolve_checkpoint(folder)
         elif self.verb == "fit":
@@ -180,7 +194,9 @@ class ZooCLI(LightningCLI):
         run = Path(given or of_checkpoint or Path("runs") / run_record.default_name(self.config_name)).absolute()
         self.run_folder = run if self.verb == "fit" else run / self.verb
         os.environ[RUN_FOLDER_VARIABLE] = str(self.run_folder)
-        run_record.make_run_folder(self.run_folder)
+        self.held.enter_context(run_record.run_folder(self.run_folder))
+        if self.verb == "fit" and is_first_process():
+            self.held.enter_context(only_writer(self.run_folder, "another training", IN_USE_ADVICE))
 
     def instantiate_classes(self) -> None:
         try:

@@ -24,6 +24,7 @@ from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
 from mmzoo.cli import main
+from mmzoo.folder_lock import LOCK_FILE, only_writer
 from mmzoo.hub.save import save_model
 from mmzoo.training.data_module import ShardData
 from tokenizers_visual.evotok.configuration import EvoTokConfig
@@ -431,14 +432,14 @@ def test_places_that_are_none(run, photos, tmp_path, capsys):
 
 
 def test_two_processes_do_not_write_one_folder(run, photos, tmp_path, capsys):
-    import fcntl
-
     (tmp_path / "codes").mkdir()
-    other = os.open(tmp_path / "codes", os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    assert run(photos, "codes") == 2
-    os.close(other)
-    assert "another process is encoding" in capsys.readouterr().err
+    with only_writer(tmp_path / "codes", "a test", "Wait"):
+        assert run(photos, "codes") == 2
+    error = capsys.readouterr().err
+    assert f"codes is in use for another encoding by process {os.getpid()} on " in error
+    assert "name another folder" in error
+    assert run(photos, "codes") == 0
+    assert not (tmp_path / "codes" / LOCK_FILE).exists()
 
 
 def test_crops_of_images_do_not_take_codes(run, photos, tmp_path):

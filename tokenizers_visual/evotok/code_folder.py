@@ -5,14 +5,13 @@ model_receipt.json     which weights made the codes (mmzoo.hub.receipt)
 quarantine.jsonl       the broken pictures that were left out, if any
 shard-000000.tar ...   `<key>.codes.npy` and the other members of each sample
 .finished/*.json       one record a finished shard, until the index is there
+.lock                  while a writer is at work (mmzoo.folder_lock)
 index/                 written last: without it the folder is no shard folder to any reader
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from data_engine.quarantine import QUARANTINE_FILE
 from data_engine.shards import ShardFile, ShardWriter, shard_name
 from mmzoo.durable_files import flush, refused_writes_named, sweep_temporaries, write_text
 from mmzoo.errors import InputError
+from mmzoo.folder_lock import LOCK_FILE, only_writer
 
 SETTINGS_FILE = "encode.json"
 RECEIPT_FILE = "model_receipt.json"
@@ -161,19 +161,12 @@ def opened(folder: Path, settings: dict[str, Any]) -> Iterator[CodeFolder]:
             raise InputError(f"{place} is a file, not a folder. Name another output folder")
     with refused_writes_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process is encoding into {folder}. Wait for it, or name another folder"
-            ) from None
-        with refused_writes_named(folder):
-            _claim(folder, settings)
-        yield CodeFolder(folder, settings)
+        with only_writer(folder, "another encoding", "Wait for it, or name another folder"):
+            with refused_writes_named(folder):
+                _claim(folder, settings)
+            yield CodeFolder(folder, settings)
     finally:
-        os.close(lock)
         with suppress(OSError):  # only where nothing was written
             folder.rmdir()
 
@@ -183,7 +176,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     file = folder / SETTINGS_FILE
     sweep_temporaries(folder)
     if not file.is_file():
-        if any(folder.iterdir()):
+        if any(path.name != LOCK_FILE for path in folder.iterdir()):
             raise InputError(f"{folder} exists, is not empty and holds no {SETTINGS_FILE}. Name another output folder")
         write_text(file, json.dumps(settings, indent=1, sort_keys=True) + "\n")
     _refuse_other_settings(file, settings)

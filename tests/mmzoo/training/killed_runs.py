@@ -47,13 +47,18 @@ def kill_group(process):
     process.wait(20)
 
 
-def kill_when(process, condition, delay=0.0, timeout=120):
-    """Waits for the condition, then `delay` seconds more, then kills everything; whether that caught it alive."""
+def wait_for(process, condition, timeout=120):
+    """Returns as soon as the condition holds; the process must live until then."""
     end = time.monotonic() + timeout
     while not condition():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < end, "it never came so far"
         time.sleep(0.01)
+
+
+def kill_when(process, condition, delay=0.0, timeout=120):
+    """Waits for the condition, then `delay` seconds more, then kills everything; whether that caught it alive."""
+    wait_for(process, condition, timeout)
     time.sleep(delay)
     alive = process.poll() is None
     kill_group(process)
@@ -68,6 +73,12 @@ def write_config(path, base, sections):
 
     path.write_text(yaml.safe_dump(merge(yaml.safe_load(base.read_text()), sections)))
     return path
+
+
+def rows_written(run):
+    """Finished lines of metrics.csv."""
+    file = run / "metrics.csv"
+    return file.read_text().count("\n") - 1 if file.is_file() else 0
 
 
 def table(run):

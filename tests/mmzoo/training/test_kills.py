@@ -8,7 +8,7 @@ import time
 
 import pytest
 from interrupted_training import stream
-from killed_runs import finish, kill_when, same_checkpoints, start, table, write_config
+from killed_runs import finish, kill_when, rows_written, same_checkpoints, start, table, write_config
 
 from mmzoo.cli import main
 from mmzoo.training.checkpoint_folder import verify
@@ -47,11 +47,6 @@ def unbroken(shards, tmp_path_factory):
     return config, folder / "run"
 
 
-def rows_of(run):
-    file = run / "metrics.csv"
-    return file.read_text().count("\n") - 1 if file.is_file() else 0
-
-
 def resume(run, *flags):
     return main(["fit", "--run", str(run), "--ckpt_path", "last", *flags])
 
@@ -69,7 +64,7 @@ def kill_somewhere(config, folder, chance):
     run = folder / "run"
     process = start(folder, "fit", "-c", config, "--run", run)
     after = chance.randrange(4, STEPS - 3)
-    assert kill_when(process, lambda: rows_of(run) >= after, delay=chance.random() * 3 * SLOW)
+    assert kill_when(process, lambda: rows_written(run) >= after, delay=chance.random() * 3 * SLOW)
     for checkpoint in (run / "checkpoints").glob("step_*"):
         verify(checkpoint)
     return json.loads((run / "checkpoints/last/DONE").read_text())["step"]
@@ -154,7 +149,7 @@ def test_killed_at_random(unbroken, tmp_path, number):
     print(f"MMZOO_KILL_SEED={seed - number}, kill {number}")
     kill_somewhere(config, tmp_path, chance)
     run = tmp_path / "run"
-    before = rows_of(run)
+    before = rows_written(run)
     again = start(tmp_path, "fit", "--run", run, "--ckpt_path", "last")
     goal = chance.randrange(before + 1, STEPS + 1)
     kill_when(again, lambda: f"\n{goal}," in (run / "metrics.csv").read_text() or again.poll() == 0)

@@ -1,0 +1,105 @@
+"""The run folder: one training at a time, and no trace of a start that was a mistake."""
+
+import os
+import signal
+
+import pytest
+from killed_runs import kill_group, rows_written, start, wait_for, write_config
+
+from mmzoo.cli import main
+from mmzoo.folder_lock import LOCK_FILE, only_writer
+from mmzoo.training.ranks import is_first_process
+
+
+def test_a_second_training_is_kept_out_until_the_first_is_dead(config, tmp_path, capsys):
+    slow = write_config(
+        tmp_path / "slow.yaml",
+        config,
+        {
+            "model": {"class_path": "interrupted_training.RecordingTraining", "init_args": {"seconds": 0.2}},
+            "trainer": {"max_steps": 500},
+            "data": {"init_args": {"workers": 2}},
+        },
+    )
+    run = tmp_path / "run"
+    first = start(tmp_path, "fit", "-c", slow, "--run", run)
+    try:
+        wait_for(first, lambda: (run / "checkpoints" / "last").exists())
+        for flags in (["-c", str(config)], ["--ckpt_path", "last"]):
+            assert main(["fit", "--run", str(run), *flags]) == 2
+            error = capsys.readouterr().err
+            assert f"{run} is in use for another training by process {first.pid} on " in error
+            assert "or choose another folder with --run" in error
+        assert main(["validate", "--run", str(run), "--ckpt_path", "last"]) == 0
+        assert first.poll() is None
+        written = rows_written(run)
+        os.kill(first.pid, signal.SIGKILL)  # its workers live on for some seconds
+        first.wait()
+        assert main(["fit", "--run", str(run), "--ckpt_path", "last", "--trainer.max_steps", str(written + 4)]) == 0
+    finally:
+        kill_group(first)
+    assert not (run / LOCK_FILE).exists()
+    assert rows_written(run) == written + 4
+
+
+def test_a_resume_elsewhere_leaves_a_training_run_untidied(config, tmp_path):
+    assert main(["fit", "-c", str(config), "--run", str(tmp_path / "one"), "--trainer.max_steps", "2"]) == 0
+    half = tmp_path / "one" / "checkpoints" / ".step_00000003.0123abcd"
+    half.mkdir()
+    resume = ["fit", "--ckpt_path", str(half.parent / "last"), "--trainer.max_steps", "3"]
+    with only_writer(tmp_path / "one", "a test", "Wait"):
+        assert main([*resume, "--run", str(tmp_path / "two")]) == 0
+        assert half.exists()
+    assert main([*resume, "--run", str(tmp_path / "three")]) == 0
+    assert not half.exists()
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["--data.init_args.index", "nowhere"],
+        ["--data.init_args.global_batch", "-1"],
+        ["--model.init_args.optimizer.lr", "fast"],
+        ["--trainer.precision", "3"],
+        ["--init_from", "nowhere"],
+        ["--checkpoint.keep", "-1"],
+    ],
+)
+def test_a_mistake_before_the_first_step_leaves_no_folder(mistake, config, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    assert main(["fit", "-c", str(config), *mistake]) == 2, capsys.readouterr().err
+    assert list(place.iterdir()) == []
+    assert main(["validate", "-c", str(config), "--run", "a/b", "--data.init_args.index", "nowhere"]) == 2
+    assert list(place.iterdir()) == []
+
+
+def test_a_mistake_leaves_what_was_there(config, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine.txt").touch()
+    for run in ("empty", "runs/new/deep"):
+        command = ["fit", "-c", str(config), "--run", str(tmp_path / run), "--data.init_args.index", "nowhere"]
+        assert main(command) == 2
+    assert (tmp_path / "empty").is_dir()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("places", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}, True),
+        ({"RANK": "4", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, False),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "0"}, False),
+    ],
+)
+def test_the_first_process_is_known_before_ranks_talk(places, first, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is first

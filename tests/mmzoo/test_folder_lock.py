@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -67,18 +66,21 @@ def test_an_error_in_the_block_frees_the_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_forked_worker_does_not_hold_the_lock(tmp_path):
-    fork = multiprocessing.get_context("fork")
-    done = fork.Event()
-    with lock(tmp_path):
-        worker = fork.Process(target=done.wait)
-        worker.start()
+def test_a_forked_worker_that_outlives_the_holder_does_not_hold_the_lock(tmp_path):
+    fork = (
+        "    if not (child := os.fork()): time.sleep(60)\n    print(child, flush=True)\n    os.kill(os.getpid(), 9)\n"
+    )
+    script = "import os\n" + HOLD.replace('    print("held", flush=True)\n    time.sleep(60)\n', fork)
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
     try:
+        assert process.wait(20) == -signal.SIGKILL
         with lock(tmp_path):
-            assert worker.is_alive()
+            os.kill(worker, 0)  # it lives
     finally:
-        done.set()
-        worker.join()
+        os.kill(worker, signal.SIGKILL)
+        process.stdout.close()
 
 
 def test_a_lock_file_that_was_removed_meanwhile_is_not_taken_for_the_lock(tmp_path, monkeypatch):

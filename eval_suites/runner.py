@@ -101,7 +101,9 @@ def main(argv: list[str], prog: str) -> int:
     """`mmzoo eval run SUITE --model M --data D --out DIR [...]`."""
     suite = get_suite(argv[0]) if argv and not argv[0].startswith("-") else None
     arguments = _parser(prog, suite).parse_args(argv)
-    suite = suite or get_suite(arguments.suite)
+    if suite is None:
+        suite = get_suite(arguments.suite)
+        raise InputError(f"name the suite first: {prog} {suite.name} --model ...")
     command = command_without_paths(shlex.join([*prog.split(), *argv]))
     record = run_suite(suite, arguments, command)
     if arguments.json:

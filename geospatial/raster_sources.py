@@ -86,7 +86,10 @@ def find_pairs(source: RasterSource, val_fraction: float) -> list[Pair]:
     elif where.is_dir():
         rows = _in_folders(where, source)
     else:
-        raise InputError(f"source {source.name!r}: {where} is neither a folder nor a .csv list. Check data.init_args")
+        raise InputError(
+            f"source {source.name!r}: {where} is neither a folder nor a .csv list. "
+            f"Set data.init_args.sources; paths are relative to {Path.cwd()}"
+        )
     if not rows:
         raise InputError(f"source {source.name!r}: no raster in {where}. Looked for {', '.join(SUFFIXES)}")
     splits = _splits(source, rows, val_fraction)
@@ -128,7 +131,9 @@ def _listed(file: Path) -> list[dict[str, str]]:
         with file.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise InputError(f"the list {file} cannot be read ({fault}). Give a CSV file with image and mask") from None
+        raise InputError(
+            f"the list {file} cannot be read ({fault}). Give a CSV file with the columns image and mask"
+        ) from None
     columns = list(rows[0]) if rows else ["image", "mask"]
     for name in columns:
         if name not in LIST_COLUMNS:

@@ -90,6 +90,8 @@ class ShardImages(ImageSet):
 
     def __init__(self, folder: Path, split: str) -> None:
         index = ShardIndex.open(folder)
+        if "image" not in index.fields or "json" not in index.fields:
+            raise InputError(f"{folder} holds {', '.join(index.fields)}, not images. Name shards of images.")
         super().__init__(index.source, split, index.identity)
         self._reader = ShardReader(index)
         self._rows = dict[str, int]()

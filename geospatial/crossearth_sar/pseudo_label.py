@@ -135,8 +135,14 @@ def _settings_of(given: argparse.Namespace) -> dict[str, Any]:
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
     """Notes the settings; InputError when the folder was begun with others."""
     file = folder / SETTINGS_FILE
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != settings:
-        raise InputError(f"{folder} was begun with other settings (see {SETTINGS_FILE}). Choose another folder")
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else settings
+    if any((folder / "labels").glob("*.tif")):  # settings that labelled nothing bind nobody
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise InputError(
+                    f"{folder} was begun with another {name}: {before.get(name)} there, {value} now. "
+                    f"Set it back, or choose another folder"
+                )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(settings, indent=1) + "\n")
 

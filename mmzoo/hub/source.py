@@ -49,7 +49,13 @@ def find_source(folder_or_id: str | Path, *, revision: str | None = None, **hub:
         return ModelSource(str(folder), folder, snapshot_commit(folder))
     text = str(folder_or_id)
     if folder.exists() or text.startswith(("/", "./", "../", "~")) or text.count("/") != 1:
-        raise InputError(f"there is no model folder {text}. Give an existing folder or a Hub id such as owner/name.")
+        last = folder.with_name("last")
+        advice = (
+            f"There is {last}; `best` comes with the first validation"
+            if last.exists()
+            else ("Give an existing folder or a Hub id such as owner/name")
+        )
+        raise InputError(f"there is no model folder {text}. {advice}.")
     folder = _download(text, revision, hub)
     if not (folder / CONFIG_FILE).is_file():
         raise InputError(f"{text} on the Hub holds no config.json, so it is no model of transformers' kind.")

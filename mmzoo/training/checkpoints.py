@@ -271,7 +271,21 @@ def initialise_from(module: ZooModule, folder: str | Path) -> None:
     try:
         module.model.load_state_dict(loaded.state_dict())
     except RuntimeError as fault:
-        text = " ".join(str(fault).split())
-        raise InputError(f"--init_from: {source} does not fit the model of this config: {text[:600]}") from fault
+        raise InputError(
+            f"--init_from: {source} does not fit the model of this config: "
+            f"{_differences(loaded.config, module.model)}. "
+            f"Set model.init_args.variant and overrides to what it was trained with."
+        ) from fault
     if (receipt := getattr(loaded, "load_receipt", None)) is not None:
         module.receipts.append({"init_from": str(source), "receipt": receipt.in_brief()})
+
+
+def _differences(config: Any, model: Any) -> str:
+    """Where the configuration of loaded weights differs from that of the model which should take them."""
+    theirs, ours = config.to_dict(), model.config.to_dict()
+    left_out = ("transformers_version", "_name_or_path", "architectures", "dtype")
+    names = [name for name in theirs if name not in left_out and theirs[name] != ours.get(name)]
+    shown = ", ".join(f"{name} {theirs[name]} there, {ours.get(name)} here" for name in names[:4])
+    return (
+        shown + (f", and {len(names) - 4} more settings" if len(names) > 4 else "") or "its tensors have other shapes"
+    )

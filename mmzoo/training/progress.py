@@ -32,12 +32,13 @@ class Bars(RichProgressBar):
 
 
 class PlainProgress(ProgressBar):
-    """One line at most every ten seconds of training, and one after each validation."""
+    """One line at most every ten seconds of training, one after each validation, and one at the end without any."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last = self._start = time.monotonic()
         self._enabled = True
+        self._validated = False
 
     def disable(self) -> None:
         self._enabled = False
@@ -66,6 +67,13 @@ class PlainProgress(ProgressBar):
         if not trainer.sanity_checking:
             measured = {name: v for name, v in trainer.callback_metrics.items() if name.startswith("val")}
             self._line(self._where(trainer) + short(measured))
+            self._validated = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._validated:
+            now = _with_newest_loss(trainer, pl_module, self.get_metrics(trainer, pl_module))
+            self._line(self._where(trainer) + short(now))
+            self._line("note: no validation took place, so there is no checkpoint `best`, only `last`")
 
     def _evaluation_batch(self, what: str, batch_idx: int) -> None:
         if time.monotonic() - self._last >= LINE_SECONDS:

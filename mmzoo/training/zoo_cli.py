@@ -255,8 +255,12 @@ class ZooCLI(LightningCLI):
         if not self.trainer.is_global_zero or is_trial(self.trainer):
             super()._run_subcommand(subcommand)
             return
+        identity = self.datamodule.identity()  # before anything moves: without its data the run is refused
         if self.verb == "fit" and self.checkpoint is None and (place := run_record.set_aside(self.run_folder)):
-            sys.stderr.write(f"note: the earlier training in {self.run_folder} was moved to {place}\n")
+            sys.stderr.write(
+                f"note: the earlier training in {self.run_folder} was moved to {place}; "
+                f"to go on with one instead: --ckpt_path last\n"
+            )
         parser, config = self._parser(self.verb), self.config[self.verb]
         text = parser.dump(config, skip_unset=False)
         record = run_record.RunRecord(self.run_folder, self.verb, self.argv, text)
@@ -266,7 +270,7 @@ class ZooCLI(LightningCLI):
             seed=config.seed_everything,
             resumed_from=str(self.checkpoint) if self.checkpoint else None,
             init_from=config.init_from,
-            data={"index": str(self.datamodule.index_folder), "identity": self.datamodule.identity()},
+            data={"index": str(self.datamodule.index_folder), "identity": identity},
             receipts=self.model.receipts,
         )
         try:
@@ -311,6 +315,12 @@ class ZooCLI(LightningCLI):
         if self.trainer.is_global_zero:
             trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
             sys.stderr.write(f"training {trained:,} parameters; run folder: {self.run_folder}\n")
+            done = read_seal(self.checkpoint)["step"] if self.checkpoint else 0
+            if 0 < self.trainer.max_steps <= done:
+                sys.stderr.write(
+                    f"note: {self.checkpoint} is at step {done} of {self.trainer.max_steps} already; "
+                    f"to go on, raise --trainer.max_steps\n"
+                )
         stop_asking_for_gpus()
         remember_signature(type(model).training_step)
         if self.checkpoint is None:

@@ -1,11 +1,14 @@
 """Images for the reconstruction suite: the same from a folder and from shards, brought to size as stated."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_engine.index import ShardIndex
 from eval_suites.reconstruction.images import open_images
 from eval_suites.reconstruction.resize import Resize
 from mmzoo import cli
@@ -126,3 +129,10 @@ def test_the_record_says_what_was_done():
     for wrong in (("square", None), ("none", 3), ("crop", 0), ("fit", 3)):
         with pytest.raises(InputError, match="resize"):
             Resize(*wrong)
+
+
+def test_shards_of_codes_are_no_images(tmp_path, monkeypatch):
+    (tmp_path / "index").mkdir()
+    monkeypatch.setattr(ShardIndex, "open", lambda folder: SimpleNamespace(fields=["codes", "json"]))
+    with pytest.raises(InputError, match="holds codes, json, not images"):
+        open_images(tmp_path)

@@ -206,6 +206,11 @@ def test_unknown_suites_get_the_nearest_name(capsys):
     assert "required: suite" in capsys.readouterr().err
 
 
+def test_options_before_the_suite_are_refused(tmp_path, capsys):
+    assert cli.main(["eval", "run", "--model", "m", "--data", str(tmp_path), "--out", "o", "reconstruction"]) == 2
+    assert "name the suite first: mmzoo eval run reconstruction" in capsys.readouterr().err
+
+
 def test_the_list_shows_what_is_found(capsys):
     assert cli.main(["eval", "list"]) == 0
     assert capsys.readouterr().out.startswith("reconstruction, version ")

@@ -13,7 +13,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, Segf
 from geospatial.class_masks import IGNORE
 from geospatial.crossearth_sar.configuration import CrossEarthSARConfig
 from geospatial.crossearth_sar.family import TINY
-from geospatial.crossearth_sar.pseudo_label import main, remapped, vote
+from geospatial.crossearth_sar.pseudo_label import SETTINGS_FILE, main, remapped, vote
 from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
 from mmzoo.errors import InputError
 from mmzoo.hub.save import save_model
@@ -120,8 +120,16 @@ def test_doubtful_pixels_are_left_out_and_a_second_run_goes_on(folder, tmp_path,
     assert run(folder, tmp_path / "out", *options) == 0
     assert "1 rasters labelled by 1 voters, 1 kept" in capsys.readouterr().out
     assert (tmp_path / "out/labels/b.tif").stat().st_mtime_ns == before
-    with pytest.raises(InputError, match="begun with other settings"):
+    with pytest.raises(InputError, match="begun with another"):
         run(folder, tmp_path / "out", "--model", str(folder / "ours"))
+
+
+def test_settings_that_labelled_nothing_bind_nobody(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / SETTINGS_FILE).write_text('{"flips": 9}')
+    assert run(folder, tmp_path / "out", "--model", str(folder / "ours")) == 0
+    with pytest.raises(InputError, match="begun with another flips: 1 there, 2 now"):
+        run(folder, tmp_path / "out", "--model", str(folder / "ours"), "--flips", "2")
 
 
 @pytest.mark.parametrize(

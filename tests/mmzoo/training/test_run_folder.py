@@ -7,7 +7,9 @@ import pytest
 from killed_runs import kill_group, rows_written, start, wait_for, write_config
 
 from mmzoo.cli import main
+from mmzoo.errors import InputError
 from mmzoo.folder_lock import LOCK_FILE, only_writer
+from mmzoo.hub.source import find_source
 from mmzoo.training.ranks import is_first_process
 
 
@@ -103,3 +105,25 @@ def test_the_first_process_is_known_before_ranks_talk(places, first, monkeypatch
     for name, value in places.items():
         monkeypatch.setenv(name, value)
     assert is_first_process() is first
+
+
+def test_a_refused_start_leaves_the_finished_training(config, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["fit", "-c", str(config), "--run", str(run)]) == 0
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    capsys.readouterr()
+    assert main(["fit", "-c", str(config), "--run", str(run), "--data.init_args.index", str(tmp_path / "no")]) == 2
+    assert "no shard folder" in capsys.readouterr().err
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
+    assert not (run / "earlier").exists()
+    assert main(["fit", "--run", str(run), "--ckpt_path", "last"]) == 0
+    assert "to go on, raise --trainer.max_steps" in capsys.readouterr().err
+
+
+def test_without_a_validation_the_end_is_said(config, tmp_path, capsys):
+    flags = ["--trainer.max_steps", "1", "--data.init_args.steps_per_epoch", "50"]
+    assert main(["fit", "-c", str(config), "--run", str(tmp_path / "run"), *flags]) == 0
+    assert "step 1/1" in (said := capsys.readouterr().err)
+    assert "no validation took place" in said
+    with pytest.raises(InputError, match="`best` comes with the first validation"):
+        find_source(tmp_path / "run" / "checkpoints" / "best")

@@ -32,7 +32,6 @@ SHOWN_PHOTOGRAPHS = 6
 def report_of(outcome: Outcome) -> RunReport:
     """The whole page."""
     minutes = outcome.demo.seconds["all"] / 60
-    config = outcome.model.config
     best = _trained(outcome)
     trained = len(outcome.index.split_rows("train"))
     return RunReport(

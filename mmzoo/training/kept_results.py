@@ -42,7 +42,6 @@ class KeptResults(_ResultCollection):
         return super().to(*args, **kwargs)
 
     def __setitem__(self, key: str, value: _ResultMetric) -> None:
-        self._of_step = None
         value.to = _Move(value)  # pyright: ignore[reportAttributeAccessIssue]
         super().__setitem__(key, value)
 

@@ -19,6 +19,7 @@ KINDS = {
     "unwritten": {"on_step": True, "on_epoch": False, "logger": False},
     "metric": {"on_step": True, "on_epoch": True, "metric_attribute": "metric"},
 }
+QUIET = {"on_step": True, "on_epoch": True}
 values = st.floats(-100, 100, width=32)
 actions = st.one_of(
     st.tuples(
@@ -76,7 +77,7 @@ def test_nothing_is_worked_out_while_nothing_is_logged(monkeypatch):
 
 def test_a_value_follows_to_another_device_and_everything_goes_along():
     results = KeptResults()
-    results.log("training_step", "loss", torch.tensor(1.5), **KINDS["both"])
+    results.log("training_step", "loss", torch.tensor(1.5), **QUIET)
     item = results["training_step.loss"]
     for device in ("meta", torch.device("meta")):
         item.to(torch.device("cpu"))
@@ -85,12 +86,15 @@ def test_a_value_follows_to_another_device_and_everything_goes_along():
         parts = (item.value, item.cumulated_batch_size, item._forward_cache)
         assert {part.device.type for part in parts} == {"meta"}
         results = KeptResults()
-        results.log("training_step", "loss", torch.tensor(1.5), **KINDS["both"])
+        results.log("training_step", "loss", torch.tensor(1.5), **QUIET)
         item = results["training_step.loss"]
+    assert results.metrics(True)["callback"]["loss"].device.type == "cpu"
     results.to("meta")
     assert item.value.device.type == "meta"
+    # Asked again after the move: what was kept is of before.
+    assert results.metrics(True)["callback"]["loss_step"].device.type == "meta"
     with pytest.raises(NotImplementedError):  # torch's: there is nothing to copy, which shows that it was tried
-        results.log("training_step", "loss", torch.tensor(1.5), **KINDS["both"])
+        results.log("training_step", "loss", torch.tensor(1.5), **QUIET)
 
 
 class Logging(LightningModule):

@@ -24,8 +24,9 @@ from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, read_d
 from mmzoo.training.config_check import Section, load_class
 from mmzoo.training.data_module import CONSENT, ShardData
 from mmzoo.training.data_state import DataPosition
+from mmzoo.training.kept_results import keep_results
 from mmzoo.training.last_validation import LastValidation
-from mmzoo.training.lean_steps import Unprofiled, leave_out_empty_hooks, remember_signature, stop_asking_for_gpus
+from mmzoo.training.lean_steps import AskedOnce, Unprofiled, leave_out_empty_hooks, stop_asking_for_gpus
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
@@ -209,7 +210,7 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = [DataPosition(), Throughput(), LastValidation(), StopOnSignal()]
+        callbacks: list[Callback] = [DataPosition(), Throughput(), LastValidation(), StopOnSignal(), AskedOnce()]
         configured = config.get("callbacks") or []
         has_bar = any(
             isinstance(callback, ProgressBar) for callback in configured if not isinstance(configured, Callback)
@@ -226,6 +227,7 @@ class ZooCLI(LightningCLI):
             kwargs["profiler"] = Unprofiled()
         trainer = super().instantiate_trainer(default_root_dir=str(self.run_folder), **kwargs)
         leave_out_empty_hooks(trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+        keep_results(trainer)
         for logger in loggers:
             logger.trainer = trainer
         return trainer
@@ -322,7 +324,6 @@ class ZooCLI(LightningCLI):
                     f"to go on, raise --trainer.max_steps\n"
                 )
         stop_asking_for_gpus()
-        remember_signature(type(model).training_step)
         if self.checkpoint is None:
             self.trainer.fit(model, datamodule=datamodule)
         else:

@@ -1,13 +1,15 @@
 """What is left out of Lightning's steps has no effect: hooks that exist still run, and nothing else asks for GPUs."""
 
-import inspect
 import os
+from collections import Counter
+from contextlib import contextmanager
 from types import SimpleNamespace
 
+import pytest
 import torch
-from lightning.pytorch import Callback
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from tiny_training import TinyTraining
+from torch.utils.data import DataLoader
 
 from mmzoo.training import lean_steps
 from mmzoo.training.progress import PlainProgress
@@ -55,15 +57,106 @@ def test_the_driver_is_asked_where_there_are_gpus_only(monkeypatch):
     assert lean_steps.ASKS_THE_DRIVER not in os.environ
 
 
-def test_a_remembered_signature_is_the_signature(monkeypatch):
-    def training_step(self, batch, batch_idx):
+class MovingTraining(TinyTraining):
+    """Moves its batches itself."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        self.moved = getattr(self, "moved", 0) + 1
         return batch
 
-    before = inspect.signature(training_step)
-    lean_steps.remember_signature(training_step)
-    assert inspect.signature(training_step) == before
-    assert is_param_in_hook_signature(training_step, "batch_idx", min_args=2)
-    assert not is_param_in_hook_signature(training_step, "dataloader_iter", explicit=True)
+
+class CallsHome(TinyTraining):
+    """No index in its step."""
+
+    def training_step(self, batch):
+        return super().training_step(batch, 0)
+
+
+def tiny_batches(count):
+    random = torch.Generator().manual_seed(0)
+    made = [torch.rand(2, 192, generator=random) for _ in range(count)]
+    batches = [{"pixels": p, "target": p.reshape(2, -1, 3).mean(1), "sample_ids": ["a", "b"]} for p in made]
+    return DataLoader(batches, batch_size=None)
+
+
+class TinyData(LightningDataModule):
+    def train_dataloader(self):
+        return tiny_batches(4)
+
+    def val_dataloader(self):
+        return tiny_batches(1)
+
+
+def tiny_trainer(tmp_path, *callbacks):
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+
+
+@contextmanager
+def counted(monkeypatch):
+    """How often Lightning asks whether something is overridden, by the name of the hook."""
+    from lightning.pytorch.trainer.connectors import data_connector
+
+    asked = Counter()
+    real = data_connector.is_overridden
+
+    def is_overridden(name, *owner):
+        asked[name] += 1
+        return real(name, *owner)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data_connector, "is_overridden", is_overridden)
+        yield asked
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on loaders and hooks
+@pytest.mark.parametrize("kind", [TinyTraining, MovingTraining, CallsHome])
+def test_what_is_asked_once_changes_nothing(kind, tmp_path, monkeypatch):
+    trained, questions = [], []
+    for callbacks in ([], [lean_steps.AskedOnce()]):
+        torch.manual_seed(0)
+        module = kind()
+        trainer = tiny_trainer(tmp_path, *callbacks)
+        with counted(monkeypatch) as asked:
+            trainer.fit(module, datamodule=TinyData())
+        questions.append(asked)
+        assert "val/loss" in trainer.callback_metrics, "validated"
+        trained.append((module.state_dict(), module.seen, getattr(module, "moved", 0)))
+    often, seldom = questions
+    for name in ("on_after_batch_transfer", "transfer_batch_to_device", "val_dataloader"):
+        assert seldom[name] <= often[name] - 3, "four batches: once instead of four times"
+    (weights, *rest), (lean_weights, *lean_rest) = trained
+    assert rest == lean_rest
+    assert all(torch.equal(weights[name], lean_weights[name]) for name in weights)
+
+
+class StopsHere(TinyTraining):
+    def losses(self, batch, turn):
+        raise RuntimeError("no loss today")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_answers_are_forgotten_when_training_ends_or_fails(tmp_path):
+    trainer = tiny_trainer(tmp_path, lean_steps.AskedOnce())
+    with pytest.raises(RuntimeError, match="no loss today"):
+        trainer.fit(StopsHere(), datamodule=TinyData())
+    assert "_build_kwargs" not in vars(trainer.fit_loop.epoch_loop)
+    moving = MovingTraining()
+    trainer.fit(moving, datamodule=TinyData())
+    assert moving.moved == 5, "four batches of training, one of validation"
+    loop = trainer.fit_loop.epoch_loop
+    assert "_build_kwargs" not in vars(loop)
+    assert "is_defined" not in vars(loop.val_loop._data_source)
+    assert "get_instance" not in vars(trainer._data_connector._datahook_selector)
 
 
 def test_plain_attributes_are_neither_parameters_nor_modules():

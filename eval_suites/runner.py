@@ -24,8 +24,10 @@ from eval_suites.record import RECORD_FILE, EvalRecord, write_record
 from eval_suites.request import EvalRequest
 from eval_suites.strict_json import to_plain
 from eval_suites.wording import metric_text
+from mmzoo.durable_files import refused_writes_named
 from mmzoo.errors import CommandParser, InputError
 from mmzoo.families import load_object
+from mmzoo.folder_lock import only_writer
 from mmzoo.hub.facts import command_without_paths
 
 
@@ -36,6 +38,19 @@ def run_suite(suite: Suite, arguments: Any, command: str) -> EvalRecord:
     if arguments.out.is_file():
         raise InputError(f"--out {arguments.out} is a file. Name a folder.")
     options = {option.name: _read(option, getattr(arguments, option.name)) for option in suite.options}
+    made = not arguments.out.exists()
+    with refused_writes_named(arguments.out):
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_writer(arguments.out, "an evaluation", "Wait for it, or name another --out."):
+            return _measured(suite, arguments, options, command)
+    finally:
+        if made and not any(arguments.out.iterdir()):
+            arguments.out.rmdir()
+
+
+def _measured(suite: Suite, arguments: Any, options: dict[str, Any], command: str) -> EvalRecord:
+    """Under the lock of the folder."""
     device = checked_device(arguments.device)
     model, stamp = load_model(arguments.model, arguments.revision, arguments.name, device)
     evaluation = Evaluation(suite, stamp, arguments.out)

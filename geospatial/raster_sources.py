@@ -128,7 +128,7 @@ def _in_folders(folder: Path, source: RasterSource) -> list[dict[str, str]]:
 
 def _listed(file: Path) -> list[dict[str, str]]:
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise InputError(
@@ -142,6 +142,8 @@ def _listed(file: Path) -> list[dict[str, str]]:
         raise InputError(f"{file} needs the columns image and mask; it has {', '.join(columns)}")
     seen: set[str] = set()
     for number, row in enumerate(rows, 2):
+        if not (row["image"] and row["mask"]):
+            raise InputError(f"{file}, line {number}: image or mask is empty. Name both, or remove the line")
         row["key"] = Path(row["image"]).with_suffix("").as_posix().replace("../", "")
         if row["key"] in seen:
             raise InputError(f"{file}, line {number}: {row['image']} is listed twice. Remove one line")

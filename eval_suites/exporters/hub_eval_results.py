@@ -15,16 +15,15 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, EvalResultEntry
 
-from eval_suites.record import RECORD_FILE, EvalRecord, Metric, read_record
-from eval_suites.sample_log import read_sample_log
+from eval_suites.leaderboard.gathering import read_entry
+from eval_suites.record import RECORD_FILE, EvalRecord, Metric
 from eval_suites.wording import basis_text, value_text
 from mmzoo.hub.evaluations import Evaluation, Target
 
 
 def export(path: Path, target: Target) -> Evaluation:
-    """What the record becomes. InputError: damaged, or its sample log is."""
-    record = read_record(path)
-    read_sample_log(path.parent, record.samples)
+    """What the record becomes. InputError: damaged, its sample log is, or the two contradict each other."""
+    record = read_entry(path).record
     place = f"evals/{record.suite.name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
     source = f"{target.url}/{place}/{RECORD_FILE}"
     shown = [metric for metric in record.metrics if metric.value is not None and math.isfinite(metric.value)]

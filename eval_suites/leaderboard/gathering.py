@@ -104,6 +104,11 @@ def _check_means(entry: Entry) -> None:
                 f"{entry.path}: {metric.name} is {metric.value:.6g}, but the mean of its rows in "
                 f"{entry.record.samples.file} is {mean:.6g}. Measure again: mmzoo eval run"
             )
+        if metric.n_values != len(finite):
+            raise InputError(
+                f"{entry.path}: {metric.name} counts {metric.n_values:,} values, and {entry.record.samples.file} holds "
+                f"{len(finite):,}. Measure again: mmzoo eval run"
+            )
 
 
 def gather(paths: Sequence[Path], leave_out: Path) -> tuple[list[Entry], list[Superseded]]:

@@ -8,20 +8,24 @@ out. A picture is labelled whole: scenes are cut into chips before.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_engine.index import probe
 from data_engine.progress import tracked
 from geospatial.class_masks import IGNORE
 from geospatial.raster import Raster, RasterSettings, write_raster
 from geospatial.raster_sources import rasters_in
-from mmzoo.durable_files import replacing, write_text
+from mmzoo.durable_files import refused_writes_named, replacing, sha256_of, write_text
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
+from mmzoo.hub.source import find_source
+from mmzoo.hub.weights import weight_files
 
 FOLDERS = ("labels", "confidence", "agreement")
 SETTINGS_FILE = "pseudo_labels.json"
@@ -53,14 +57,22 @@ def vote(probabilities: Sequence[np.ndarray]) -> Votes:
 
 
 def remapped(probabilities: np.ndarray, remap: dict[int, int] | None, classes: int) -> np.ndarray:
-    """Probabilities (K, H, W) of a model's classes as those of (classes, H, W): those of a class are added up."""
+    """Probabilities (K, H, W) of a model's classes as those of (classes, H, W): those of a class are added up.
+
+    What the model gives to classes that are mapped to none is in none of them, so they need not add up to 1.
+    """
     if remap is None:
         return probabilities
     found = np.zeros((classes, *probabilities.shape[1:]), probabilities.dtype)
     for of_model, number in remap.items():
         found[number] += probabilities[of_model]
-    total = found.sum(0)
-    return found / np.where(total > 0, total, 1)
+    return found
+
+
+def most_lost(probabilities: np.ndarray, remap: dict[int, int] | None) -> np.ndarray:
+    """The largest probability (H, W) of a class of (K, H, W) that is mapped to none."""
+    others = [number for number in range(len(probabilities)) if remap is not None and number not in remap]
+    return probabilities[others].max(0) if others else np.zeros(probabilities.shape[1:], probabilities.dtype)
 
 
 def label_raster(members: Sequence[Any], raster: Raster, settings: argparse.Namespace) -> Votes:
@@ -69,15 +81,21 @@ def label_raster(members: Sequence[Any], raster: Raster, settings: argparse.Name
         raise InputError(f"{raster.path} has {raster.height} x {raster.width} px. Cut it into chips: gdal_retile.py")
     pixels = raster.read()
     found: list[np.ndarray] = []
+    lost: list[np.ndarray] = []
     for member in members:
         for axes in VIEWS[: settings.flips]:
             values, valid = _flipped(pixels.values, axes), _flipped(pixels.valid[None], axes)[0]
-            scores = remapped(member.probabilities(values, valid), settings.remap, settings.classes)
-            found.append(_flipped(scores, axes))
+            scores = _flipped(member.probabilities(values, valid), axes)
+            if not np.isfinite(scores[:, pixels.valid]).all():
+                raise InputError(
+                    f"the model gives no finite probabilities on {raster.path}. Look at the training of the model, and "
+                    f"for values in the raster that its domain cannot hold"
+                )
+            found.append(remapped(scores, settings.remap, settings.classes))
+            lost.append(most_lost(scores, settings.remap))
     votes = vote(found)
     unsure = (votes.confidence < 100 * settings.min_confidence) | (votes.agreement < 100 * settings.min_agreement)
-    if settings.remap is not None:  # nothing but classes that are mapped to none
-        unsure |= np.stack(found).sum((0, 1)) == 0
+    unsure |= np.mean(lost, axis=0) > np.mean(found, axis=0).max(0)  # the first choice is mapped to none
     labels = np.where(unsure | ~pixels.valid, IGNORE, votes.labels).astype(np.uint8)
     blank = [np.where(pixels.valid, part, PERCENT_NODATA).astype(np.uint8) for part in votes[1:]]
     return Votes(labels, *blank)
@@ -127,9 +145,18 @@ def _checked(given: argparse.Namespace) -> argparse.Namespace:
     return given
 
 
-def _settings_of(given: argparse.Namespace) -> dict[str, Any]:
+def _settings_of(given: argparse.Namespace, rasters: Mapping[str, Path]) -> dict[str, Any]:
+    """All that a label depends on. A path says little: `best` moves, and pictures are exchanged under one name."""
     names = ("model", "flips", "remap", "bands", "domain", "min_confidence", "min_agreement")
-    return json.loads(json.dumps({name: getattr(given, name) for name in names}))
+    pictures = hashlib.sha256(json.dumps([[key, probe(path)] for key, path in rasters.items()]).encode())
+    stamps = {"weights": [_weights_of(name) for name in given.model], "pictures": pictures.hexdigest()}
+    return json.loads(json.dumps({**{name: getattr(given, name) for name in names}, **stamps}))
+
+
+def _weights_of(model: str) -> str:
+    """sha256 (hex) over the files of a model's weights."""
+    folder = find_source(model).folder
+    return hashlib.sha256("".join(sha256_of(folder / name) for name in weight_files(folder)).encode()).hexdigest()
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
@@ -143,8 +170,9 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
                     f"{folder} was begun with another {name}: {before.get(name)} there, {value} now. "
                     f"Set it back, or choose another folder"
                 )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(settings, indent=1) + "\n")
+    with refused_writes_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(settings, indent=1) + "\n")
 
 
 def main(argv: Sequence[str], prog: str) -> int:
@@ -152,12 +180,14 @@ def main(argv: Sequence[str], prog: str) -> int:
     from geospatial.crossearth_sar.segmenters import load_segmenters
 
     given = _checked(_parser(prog).parse_args(argv))
+    if given.images.resolve() in (given.out.resolve(), *given.out.resolve().parents):
+        raise InputError(f"-o {given.out} lies among the pictures, and would be labelled itself. Name another")
     rasters = rasters_in(given.images)
     if not rasters:
         raise InputError(f"there is no raster in {given.images}. Give a folder of GeoTIFF or PNG files")
     members = load_segmenters(given.model, given.device, given.remap)
     given.classes = max(given.remap.values()) + 1 if given.remap else members[0].classes
-    _begin(given.out, _settings_of(given))
+    _begin(given.out, _settings_of(given, rasters))
     settings = RasterSettings(bands=None if given.bands is None else tuple(given.bands), domain=given.domain)
     counts = np.zeros(256, np.int64)
     totals = {"rasters": 0, "kept": 0, "confidence": 0.0, "agreement": 0.0}

@@ -305,3 +305,11 @@ def test_pages_show_the_headline_and_files_hold_all(tmp_path):
         text = (tmp_path / "board" / name).read_text().replace("\\", "")
         assert "jpeg_psnr@4" not in text
         assert "in the records also: jpeg_psnr." in text
+
+
+def test_a_count_that_its_rows_deny_ends_the_build(tmp_path):
+    path = finish(tmp_path / "a", "a", {"psnr@4": noisy(20, 1)})
+    metric = dataclasses.replace(read_record(path).metrics[0], n_values=5000)
+    changed(path, metrics=(metric,))
+    with pytest.raises(InputError, match="counts 5,000 values"):
+        read_entry(path)

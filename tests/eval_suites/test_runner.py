@@ -17,6 +17,7 @@ from eval_suites.record import DataStamp, Metric, read_record
 from eval_suites.sample_log import SampleRow, read_sample_log
 from eval_suites.statistics import bootstrap_mean
 from mmzoo import cli
+from mmzoo.folder_lock import LOCK_FILE, only_writer
 from mmzoo.hub.save import save_model
 from tokenizers_visual.evotok.configuration import EvoTokConfig
 from tokenizers_visual.evotok.family import TINY
@@ -204,6 +205,16 @@ def test_unknown_suites_get_the_nearest_name(capsys):
     assert "Did you mean 'reconstruction'?" in capsys.readouterr().err
     assert cli.main(["eval", "run"]) == 2
     assert "required: suite" in capsys.readouterr().err
+
+
+def test_a_second_evaluation_is_kept_out(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    with only_writer(tmp_path / "out", "an evaluation", "Wait."):
+        code, said = run()
+    assert code == 2
+    assert "is in use for an evaluation by process" in said.err
+    assert run()[0] == 0
+    assert not (tmp_path / "out" / LOCK_FILE).exists()
 
 
 def test_options_before_the_suite_are_refused(tmp_path, capsys):

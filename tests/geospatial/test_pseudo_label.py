@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, Segf
 from geospatial.class_masks import IGNORE
 from geospatial.crossearth_sar.configuration import CrossEarthSARConfig
 from geospatial.crossearth_sar.family import TINY
-from geospatial.crossearth_sar.pseudo_label import SETTINGS_FILE, main, remapped, vote
+from geospatial.crossearth_sar.pseudo_label import SETTINGS_FILE, main, most_lost, remapped, vote
 from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
 from mmzoo.errors import InputError
 from mmzoo.hub.save import save_model
@@ -39,8 +40,10 @@ def test_votes_in_closed_form(scores, expected):
 
 def test_classes_that_become_one_are_added_up():
     found = remapped(members((0.5, 0.2, 0.3))[0], {1: 0, 2: 0}, 2)
-    assert found[:, 0, 0].tolist() == pytest.approx([1.0, 0.0])
-    assert remapped(members((0.5, 0.2, 0.3))[0], {0: 1, 2: 0}, 2)[:, 0, 0].tolist() == pytest.approx([0.375, 0.625])
+    assert found[:, 0, 0].tolist() == pytest.approx([0.5, 0.0])
+    assert remapped(members((0.5, 0.2, 0.3))[0], {0: 1, 2: 0}, 2)[:, 0, 0].tolist() == pytest.approx([0.3, 0.5])
+    assert most_lost(members((0.5, 0.2, 0.3))[0], {1: 0, 2: 0})[0, 0] == pytest.approx(0.5)
+    assert most_lost(members((0.5, 0.2, 0.3))[0], None)[0, 0] == 0
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +151,38 @@ def test_mistakes_are_one_line_each(folder, tmp_path, options, reason):
     with pytest.raises(InputError, match=reason):
         run(folder, tmp_path / "out", *(option.replace("{f}", str(folder)) for option in options))
     assert not list(tmp_path.rglob("*.tif"))
+
+
+def test_other_weights_or_pictures_of_the_same_names_are_refused(folder, tmp_path):
+    model, pictures = tmp_path / "model", tmp_path / "pictures"
+    shutil.copytree(folder / "ours", model)
+    shutil.copytree(folder / "pictures", pictures)
+    command = [str(pictures), "-o", str(tmp_path / "out"), "--model", str(model)]
+    assert main(command, "mmzoo pseudo-label") == 0
+    torch.manual_seed(1)
+    config = CrossEarthSARConfig(**{**TINY, "class_names": ["land", "water", "ice"], "head": "linear"})
+    shutil.rmtree(model)
+    save_model(CrossEarthSARForSegmentation(config), model)
+    with pytest.raises(InputError, match="begun with another weights"):
+        main(command, "mmzoo pseudo-label")
+    shutil.rmtree(model)
+    shutil.copytree(folder / "ours", model)
+    shutil.copy(pictures / "b.tif", pictures / "a.tif")
+    with pytest.raises(InputError, match="begun with another pictures"):
+        main(command, "mmzoo pseudo-label")
+
+
+def test_the_output_is_not_among_the_pictures(folder):
+    with pytest.raises(InputError, match="would be labelled itself"):
+        run(folder, folder / "pictures" / "out", "--model", str(folder / "ours"))
+
+
+def test_a_model_that_gives_nan_labels_nothing(folder, tmp_path):
+    config = CrossEarthSARConfig(**{**TINY, "class_names": ["land", "water", "ice"], "head": "linear"})
+    model = CrossEarthSARForSegmentation(config)
+    with torch.no_grad():
+        next(model.head.parameters()).fill_(torch.nan)
+    save_model(model, tmp_path / "diverged")
+    with pytest.raises(InputError, match="no finite probabilities"):
+        run(folder, tmp_path / "out", "--model", str(tmp_path / "diverged"))
+    assert not list((tmp_path / "out").rglob("*.tif"))

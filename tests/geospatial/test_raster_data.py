@@ -197,6 +197,8 @@ def test_the_list_in_a_csv_file_says_pairs_and_splits(folder, tmp_path):
         ("image,masks\na.tif,b.tif\n", "column 'masks'.* Did you mean 'mask'"),
         ("image\na.tif\n", "needs the columns image and mask"),
         ("image,mask,split\na.tif,b.tif,test\n", "line 2: split 'test'"),
+        ("image,mask\na.tif\n", "line 2: image or mask is empty"),
+        ("\ufeffimage,mask\n,b.tif\n", "line 2: image or mask is empty"),
         ("image,mask\na.tif,b.tif\na.tif,c.tif\n", "line 3: a.tif is listed twice"),
         ("image,mask\n", "no raster in"),
     ],

@@ -7,7 +7,6 @@ from typing import Any
 
 from eval_suites.record import ModelStamp
 from mmzoo.durable_files import sha256_of
-from mmzoo.errors import InputError
 from mmzoo.hub.source import CONFIG_FILE, find_source
 
 
@@ -43,16 +42,3 @@ def load_model(given: str, revision: str | None, name: str | None, device: str) 
         missing=receipt.missing,
     )
     return model.to(device), stamp
-
-
-def checked_device(text: str | None) -> str:
-    """The device to measure on; None: the first GPU, or else the CPU. InputError: no such device here."""
-    import torch
-
-    try:
-        device = torch.device(text or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as fault:  # torch raises either, by the kind of device
-        reason = " ".join(str(fault).split(". ")[0].split())
-        raise InputError(f"--device {text} cannot be used here ({reason}). Try --device cpu.") from fault
-    return str(device)

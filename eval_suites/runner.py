@@ -19,7 +19,7 @@ from typing import Any
 from eval_suites.description import Option, Suite
 from eval_suites.evaluation import AlreadyMeasuredError, Evaluation
 from eval_suites.finding import get_suite
-from eval_suites.model_loading import checked_device, load_model
+from eval_suites.model_loading import load_model
 from eval_suites.record import RECORD_FILE, EvalRecord, write_record
 from eval_suites.request import EvalRequest
 from eval_suites.strict_json import to_plain
@@ -28,6 +28,7 @@ from mmzoo.durable_files import refused_writes_named
 from mmzoo.errors import CommandParser, InputError
 from mmzoo.families import load_object
 from mmzoo.folder_lock import only_writer
+from mmzoo.hub.device import usable_device
 from mmzoo.hub.facts import command_without_paths
 
 
@@ -51,7 +52,7 @@ def run_suite(suite: Suite, arguments: Any, command: str) -> EvalRecord:
 
 def _measured(suite: Suite, arguments: Any, options: dict[str, Any], command: str) -> EvalRecord:
     """Under the lock of the folder."""
-    device = checked_device(arguments.device)
+    device = str(usable_device(arguments.device))
     model, stamp = load_model(arguments.model, arguments.revision, arguments.name, device)
     evaluation = Evaluation(suite, stamp, arguments.out)
     request = EvalRequest(model, arguments.data, arguments.split, device, arguments.limit, options, evaluation.open_log)

@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,7 +72,7 @@ class FolderPictures:
         self.name = folder.resolve().name or "images"
         self.reading = {"background": rules.background, "val_fraction": val_fraction}
         self._files = sorted((sample_key(path), path) for path in list_files(folder, leave_out))
-        for (key, path), (other, twin) in zip(self._files, self._files[1:], strict=False):
+        for (key, path), (other, twin) in pairwise(self._files):
             if key == other:
                 raise InputError(f"{path!r} and {twin!r} get the same key {key}. Rename one")
         self.count = len(self._files)

@@ -15,6 +15,7 @@ from geospatial.crossearth_sar.configuration import CrossEarthSARConfig
 from geospatial.crossearth_sar.scaling import normalized
 from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
 from mmzoo.errors import InputError
+from mmzoo.hub.device import usable_device
 from mmzoo.hub.load import from_pretrained
 from mmzoo.hub.quiet import no_progress_bars
 from mmzoo.hub.source import find_source, read_model_type
@@ -89,7 +90,8 @@ def load_segmenters(
     sources: Sequence[str], device: str, remap: Mapping[int, int] | None = None
 ) -> list[OwnSegmenter | TransformersSegmenter]:
     """The voters. InputError: one cannot be loaded, they have other classes, or `remap` names classes they lack."""
-    members = [_loaded(source, device) for source in sources]
+    place = usable_device(device)
+    members = [_loaded(source, place) for source in sources]
     classes = members[0].classes
     for source, member in zip(sources, members, strict=True):
         if member.classes != classes:
@@ -102,7 +104,7 @@ def load_segmenters(
     return members
 
 
-def _loaded(source: str, device: str) -> OwnSegmenter | TransformersSegmenter:
+def _loaded(source: str, device: torch.device) -> OwnSegmenter | TransformersSegmenter:
     found = find_source(source)
     try:
         if read_model_type(found.folder) == CrossEarthSARConfig.model_type:
@@ -118,7 +120,7 @@ def _loaded(source: str, device: str) -> OwnSegmenter | TransformersSegmenter:
         raise InputError(f"{source} cannot be loaded as a segmentation model ({reason}). Check --model") from fault
 
 
-def _from_transformers(folder: Path, device: str) -> TransformersSegmenter:
+def _from_transformers(folder: Path, device: torch.device) -> TransformersSegmenter:
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
     with no_progress_bars():

@@ -56,13 +56,18 @@ class Chart:
     left_out: int
 
 
+def left_of(y_axis: Axis) -> int:
+    """Where the frame begins, px: right of the axis' longest label."""
+    return max(LEAST_LEFT, round(12 + CHARACTER * max((len(tick.label) for tick in y_axis.ticks), default=0)))
+
+
 def line_chart(panel: CurvePanel) -> Chart:
     """The geometry of `panel`; all its numbers are rounded to a tenth of a px, so equal panels give equal bytes."""
     values = [_shown(curve, panel.logarithmic) for curve in panel.curves]
     steps = [np.asarray(curve.steps, dtype=np.float64) for curve in panel.curves]
     every_value = np.concatenate([shown[~np.isnan(shown)] for shown in values] or [np.empty(0)])
     y_axis = value_axis(every_value, BOTTOM, TOP, panel.logarithmic)
-    left = max(LEAST_LEFT, round(12 + CHARACTER * max((len(tick.label) for tick in y_axis.ticks), default=0)))
+    left = left_of(y_axis)
     # The values left out count here: a curve that ends in nan is seen to end before the run did.
     x_axis = step_axis(np.concatenate([*steps, np.empty(0)]), left, RIGHT)
     lines = tuple(

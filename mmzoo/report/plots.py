@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmzoo.report.axes import Axis, Tick, value_axis
-from mmzoo.report.charts import CHARACTER, HEIGHT, LEAST_LEFT, RIGHT, TOP, WIDTH
+from mmzoo.report.charts import HEIGHT, RIGHT, TOP, WIDTH, left_of
 from mmzoo.report.plot_record import PointPanel, ShareBars
 
 #: px where the frame of points ends; below it are the ticks and the name of the axis.
@@ -45,7 +45,7 @@ class PointChart:
 def point_chart(panel: PointPanel) -> PointChart:
     """The geometry of `panel`, rounded to a tenth of a px."""
     y_axis = value_axis(_together([group.y for group in panel.groups]), BOTTOM, TOP)
-    left = max(LEAST_LEFT, round(12 + CHARACTER * max((len(tick.label) for tick in y_axis.ticks), default=0)))
+    left = left_of(y_axis)
     x_axis = value_axis(_together([group.x for group in panel.groups]), left, RIGHT)
     clouds = tuple(
         Cloud(group.name, colour, _placed(group.x, group.y, x_axis, y_axis))

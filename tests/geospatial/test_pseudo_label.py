@@ -172,6 +172,12 @@ def test_other_weights_or_pictures_of_the_same_names_are_refused(folder, tmp_pat
         main(command, "mmzoo pseudo-label")
 
 
+@pytest.mark.parametrize("device", ["banana", "meta", "cuda:7"])
+def test_a_device_that_is_not_there_is_named(folder, tmp_path, device):
+    with pytest.raises(InputError, match=f"--device {device} cannot be used here"):
+        run(folder, tmp_path / "out", "--model", str(folder / "ours"), "--device", device)
+
+
 def test_the_output_is_not_among_the_pictures(folder):
     with pytest.raises(InputError, match="would be labelled itself"):
         run(folder, folder / "pictures" / "out", "--model", str(folder / "ours"))

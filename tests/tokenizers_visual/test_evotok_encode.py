@@ -399,7 +399,7 @@ def test_other_weights_and_other_pictures_are_refused(run, photos, tmp_path, cap
         (["--size", "7"], "--size 7: a patch has 8 px"),
         (["--batch-size", "0"], "--batch-size 0: give at least 1"),
         (["--workers", "0"], "--workers 0: give at least 1"),
-        (["--device", "quantum"], "--device 'quantum'"),
+        (["--device", "quantum"], "--device quantum cannot be used here"),
         (["--max-broken", "-1"], "max_broken must not be negative"),
         (["--val-fraction", "2"], "not between 0 and 1"),
         (["--resize", "none"], "invalid choice: 'none'"),

@@ -53,30 +53,17 @@ def _pictures(given: Any) -> Pictures:
     return open_pictures(given.source, rules, given.val_fraction, leave_out=given.out)
 
 
-def device_of(name: str) -> Any:
-    """The torch device of a name; "auto" = a GPU where there is one. InputError: no such device here."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as fault:
-        raise InputError(
-            f"--device {name!r}: {str(fault).splitlines()[0]}. Give cpu, or a GPU of this machine"
-        ) from None
-
-
 def _encode(given: Any) -> EncodeSummary:
     from data_engine.quarantine import ErrorBudget
+    from mmzoo.hub.device import usable_device
     from tokenizers_visual.evotok.bulk_codes import EncodeSettings, encode_pictures
     from tokenizers_visual.evotok.code_folder import RECEIPT_FILE
     from tokenizers_visual.evotok.reconstruct import load_tokenizer
 
     budget = ErrorBudget(given.max_broken, given.max_broken_share)
     pictures = _pictures(given)
-    device = device_of(given.device)
-    model = load_tokenizer(given.model).to(device)
+    device = usable_device(given.device)
+    model = load_tokenizer(given.model).to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it
     settings = EncodeSettings(
         levels=model.config.levels if given.levels is None else given.levels,
         size=model.config.image_size if given.size is None else given.size,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from eval_suites.studies.grid import Step, mmzoo
+from mmzoo.errors import InputError
 
 FOLDS = 5
 TEACHER_STEPS = 600
@@ -130,10 +131,13 @@ class Study:
 
 
 def label_of(name: str) -> str:
-    """The class in a file's name. ValueError: the name has none."""
+    """The class in a file's name. InputError: the name has none."""
     match = re.search(LABELS, name)
     if match is None:
-        raise ValueError(f"{name!r} does not look like {LABELS!r}")
+        raise InputError(
+            f"no label in the file name {name!r}: the study reads it by {LABELS!r}. "
+            "Name the folder that holds the labelled photographs and nothing else."
+        )
     return match.group(1)
 
 

@@ -101,5 +101,5 @@ def test_the_grid_names_each_fold_and_what_it_needs(tmp_path: Path) -> None:
     assert [step.name for step in steps] == [f"fold{fold}/{part}" for fold in range(2) for part in parts]
     split = steps[0].settings["split"]
     assert Counter(split.values()) == {"train": 4, "val": 4}
-    with pytest.raises(ValueError, match="does not look like"):
+    with pytest.raises(InputError, match="no label in the file name"):
         label_of("holiday.jpg")

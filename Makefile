@@ -18,6 +18,7 @@ endif
 
 IMAGES ?=
 OUT ?= runs/demo
+TEST_PROCESSES ?= 2
 
 .PHONY: help setup demo test test-slow check bench bench-env results wheel clean
 
@@ -45,9 +46,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/mmzoo demo --out "$(OUT)" $(if $(IMAGES),--images "$(IMAGES)")
 
+# Two processes of one thread each, where one of two threads waits for small operators most of the time.
 # Several tests run two ranks at once: threads that spin while they wait would slow all of them down.
 test: $(STAMP)
-	@OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} \
+		$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow

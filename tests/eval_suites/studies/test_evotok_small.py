@@ -14,6 +14,7 @@ from transformers import SiglipVisionModel
 from eval_suites.studies import evotok_small_results as results
 from eval_suites.studies.evotok_small import Study, label_of, stratified_folds
 from eval_suites.studies.evotok_small_measure import Pictures, measure_fold
+from mmzoo.errors import InputError
 from tokenizers_visual.evotok.configuration import EvoTokConfig
 from tokenizers_visual.evotok.family import TINY
 from tokenizers_visual.evotok.modeling import EvoTokModel

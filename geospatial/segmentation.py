@@ -113,6 +113,11 @@ class SegmentationTraining(ZooModule):
             return
         outputs, _ = self.run(batch)
         found = self.head.scores(outputs, (labels.classes.shape[-2], labels.classes.shape[-1]))
+        if not bool(found.isfinite().all()):  # the largest of scores that are no numbers is a class like any other
+            raise InputError(
+                f"the model's scores are not finite numbers for {batch['sample_ids'][0]} or a sample beside it: its "
+                f"weights have diverged, or its input is far outside what it was trained on. Evaluate another checkpoint"
+            )
         predictions = found.argmax(1)
         for role, name in LOG_NAMES.items():
             rows = [number for number, own in enumerate(batch["role"]) if own == role]

@@ -22,6 +22,7 @@ from mmzoo.training import rng_state
 from mmzoo.training.checkpoint_folder import resolve_checkpoint
 from mmzoo.training.data_module import ShardData
 from mmzoo.training.disk_space import shortage
+from mmzoo.training.divergence import refuse_diverged_weights
 from mmzoo.training.loggers import MetricsCsv, values_of_now
 from mmzoo.training.model_record import model_record
 from mmzoo.training.module import ZooModule
@@ -188,7 +189,7 @@ class FolderCheckpoint(Checkpoint):
         return is_last_update(trainer) or bool(self.every_n_steps and step % self.every_n_steps == 0)
 
     def _improves(self, trainer: Trainer) -> bool:
-        """Whether this validation is the best so far (then it is noted); a tie is not, nor is NaN."""
+        """Whether this validation is the best so far (then it is noted); a tie is not, nor is NaN or the worst value."""
         if self.monitor is None:
             return False
         metrics = trainer.callback_metrics
@@ -197,7 +198,7 @@ class FolderCheckpoint(Checkpoint):
                 f"the metric {self.monitor!r} was not logged in validation.{suggestion(self.monitor, metrics)}"
             )
         value = float(metrics[self.monitor])
-        if math.isnan(value):
+        if math.isnan(value) or value == (math.inf if self.mode == "min" else -math.inf):
             return False
         if self.best_value is not None and (
             value >= self.best_value if self.mode == "min" else value <= self.best_value
@@ -210,6 +211,7 @@ class FolderCheckpoint(Checkpoint):
         if is_trial(trainer):
             return
         start = time.perf_counter()
+        refuse_diverged_weights(trainer, module, updates(trainer))
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCsv):
                 logger.keep(values_of_now(trainer))

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mmzoo.errors import InputError
+from mmzoo.training.divergence import refuse_diverged_loss
 from mmzoo.training.loss_sums import Count, WeightedLoss
 from mmzoo.training.optimizers import OptimizerSettings, build_optimizer
 from mmzoo.training.ratios import Ratios
@@ -100,7 +101,9 @@ class ZooModule(LightningModule):
         self.newest_loss = loss = run_update(self, batch)
         if self.logs_this_update:
             self.log_ratio("train/loss", loss, 1 / self.trainer.world_size)
-            for name, value in self._ratios.take().items():
+            values = self._ratios.take()
+            refuse_diverged_loss(self.trainer, self.updates_made + 1, values)
+            for name, value in values.items():
                 self.log(name, value, prog_bar=name == "train/loss")
         return loss
 

@@ -167,6 +167,15 @@ def test_a_batch_without_samples_is_a_loss_of_zero(folder):
     assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
 
 
+def test_a_model_of_nan_gets_no_score(folder):
+    module = stage()
+    with torch.no_grad():
+        next(module.head.parameters()).fill_(float("nan"))
+    batch = next(iter(data(folder).train_dataloader().make()))
+    with pytest.raises(InputError, match="scores are not finite numbers for"):
+        module.validation_step(batch, 0)
+
+
 def test_counts_are_told_from_the_batch_alone(folder):
     module = stage()
     module.logs_this_update = False

@@ -97,3 +97,12 @@ class SeveralTraining(TinyTraining):
 
     def optimizer_for(self, turn):
         return getattr(self.model, turn), self.optimizer_settings
+
+
+class BreaksItsWeights(TinyTraining):
+    """One weight becomes NaN after the sixth update, whose loss was still a number."""
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self.trainer.global_step == 6:
+            self.model.second.bias.data[1] = float("nan")

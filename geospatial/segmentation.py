@@ -116,7 +116,7 @@ class SegmentationTraining(ZooModule):
         if not bool(found.isfinite().all()):  # the largest of scores that are no numbers is a class like any other
             raise InputError(
                 f"the model's scores are not finite numbers for {batch['sample_ids'][0]} or a sample beside it: its "
-                f"weights have diverged, or its input is far outside what it was trained on. Evaluate another checkpoint"
+                f"weights have diverged, or its input is far from what it was trained on. Take another checkpoint"
             )
         predictions = found.argmax(1)
         for role, name in LOG_NAMES.items():

@@ -189,7 +189,7 @@ class FolderCheckpoint(Checkpoint):
         return is_last_update(trainer) or bool(self.every_n_steps and step % self.every_n_steps == 0)
 
     def _improves(self, trainer: Trainer) -> bool:
-        """Whether this validation is the best so far (then it is noted); a tie is not, nor is NaN or the worst value."""
+        """Whether this validation is the best so far (then it is noted). Not a tie, nor NaN or the worst value."""
         if self.monitor is None:
             return False
         metrics = trainer.callback_metrics

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from mmzoo.errors import InputError, suggestion
 from mmzoo.training.config_files import empty, entry, kind_of, text_of, where
 
+#: As YAML and as Python's float() write them.
+NOT_FINITE = re.compile(r"[-+]?\.?(nan|inf|infinity)", re.IGNORECASE)
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -136,12 +139,21 @@ def _check_value(key: Node, value: Node, path: str, annotation: Any) -> list[str
     if isinstance(value, SequenceNode):
         children = enumerate(value.value)
         return [line for i, child in children for line in _check_value(child, child, f"{path}[{i}]", None)]
+    if isinstance(value, ScalarNode):
+        return _check_number(value, path)
     if not isinstance(value, MappingNode):
         return []
     if entry(value, "class_path") is not None:
         return _check_class(key, value, path, None)
     settings = _dataclass_in(annotation)
     return _check_options(value, path, settings) if settings else []
+
+
+def _check_number(value: ScalarNode, path: str) -> list[str]:
+    """Neither `.nan` nor `.inf` is a setting of anything: each would train, and only the weights would tell."""
+    if NOT_FINITE.fullmatch(value.value) is None or value.style is not None:
+        return []
+    return [f"{where(value)}: {path} is {value.value}, which is no finite number. Give a number."]
 
 
 def _dataclass_in(annotation: Any) -> type | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -22,8 +21,6 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from mmzoo.errors import InputError, suggestion
 from mmzoo.training.config_files import empty, entry, kind_of, text_of, where
 
-#: As YAML and as Python's float() write them.
-NOT_FINITE = re.compile(r"[-+]?\.?(nan|inf|infinity)", re.IGNORECASE)
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -140,7 +137,7 @@ def _check_value(key: Node, value: Node, path: str, annotation: Any) -> list[str
         children = enumerate(value.value)
         return [line for i, child in children for line in _check_value(child, child, f"{path}[{i}]", None)]
     if isinstance(value, ScalarNode):
-        return _check_number(value, path)
+        return _check_number(value, path, annotation)
     if not isinstance(value, MappingNode):
         return []
     if entry(value, "class_path") is not None:
@@ -149,19 +146,29 @@ def _check_value(key: Node, value: Node, path: str, annotation: Any) -> list[str
     return _check_options(value, path, settings) if settings else []
 
 
-def _check_number(value: ScalarNode, path: str) -> list[str]:
-    """Neither `.nan` nor `.inf` is a setting of anything: each would train, and only the weights would tell."""
-    if NOT_FINITE.fullmatch(value.value) is None or value.style is not None:
+def _check_number(value: ScalarNode, path: str, annotation: Any) -> list[str]:
+    """Neither `.nan` nor `.inf` sets anything: each would train, and only the weights would tell.
+
+    But for `nodata`: NaN is what rasters hold where there is no data.
+    """
+    text = value.value.lstrip("+-").lower()
+    # A bare `nan` is a word to YAML, and a number only where a number is asked for.
+    named = text in (".nan", ".inf") or (text in ("nan", "inf", "infinity") and float in _members(annotation))
+    if not named or value.style is not None or path.endswith(".nodata"):
         return []
     return [f"{where(value)}: {path} is {value.value}, which is no finite number. Give a number."]
 
 
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
+
+
 def _dataclass_in(annotation: Any) -> type | None:
     """The dataclass of `Settings` or `Settings | None`."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        found = [_dataclass_in(member) for member in typing.get_args(annotation)]
-        return next((member for member in found if member), None)
-    return annotation if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) else None
+    found = (member for member in _members(annotation) if isinstance(member, type) and dataclasses.is_dataclass(member))
+    return next(found, None)
 
 
 def flags_as_config(arguments: list[str]) -> MappingNode:

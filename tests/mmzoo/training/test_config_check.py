@@ -22,6 +22,7 @@ def test_a_sound_config_passes(config):
     assert findings(config) == []
     assert findings(config, "trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val/loss}}]}") == []
     assert findings(config, verb="validate") == []
+    assert findings(config, "model: {init_args: {optimizer: {schedule: nan}}}") == []  # a word, for jsonargparse
     assert findings(config, flags=["--model.width", "3", "--data.init_args.seed=-1", "--trainer.callbacks+=X"]) == []
 
 
@@ -44,6 +45,11 @@ def test_a_sound_config_passes(config):
             "data:\n  init_args:\n    transform:\n      init_args:\n        noize: 1\n",
             5,
             "data.init_args.transform.init_args.noize is not an option of MeanColour. Did you mean 'noise'?",
+        ),
+        (
+            "model:\n  init_args:\n    optimizer: {weight_decay: -.INF}\n",
+            3,
+            "model.init_args.optimizer.weight_decay is -.INF, which is no finite number. Give a number.",
         ),
         ("model:\n  int_args: {}\n", 2, "model.int_args is not an option of a class entry. Did you mean 'init_args'?"),
         ("checkpoint:\n  kep: 1\n", 2, "checkpoint.kep is not an option of FolderCheckpoint. Did you mean 'keep'?"),
@@ -98,6 +104,11 @@ def test_a_config_without_a_class_says_so(tmp_path):
 )
 def test_flags_are_checked_like_files(config, flag, rest):
     assert findings(config, flags=[flag]) == [f"command line: {rest}"]
+
+
+def test_a_flag_that_is_no_number_is_refused(config):
+    (line,) = findings(config, flags=["--model.optimizer.lr", "nan"])
+    assert line == "command line: model.init_args.optimizer.lr is nan, which is no finite number. Give a number."
 
 
 def test_a_flag_may_choose_another_class(config):

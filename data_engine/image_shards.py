@@ -21,8 +21,8 @@ from data_engine.sources.image_folder import ImageFile, Rejected, examine, list_
 from data_engine.splits import (
     SPLITS,
     check_leaks,
-    group_of,
     group_pattern,
+    groups_of,
     join_copies,
     read_split_file,
     split_by_file,
@@ -173,9 +173,7 @@ def _split(
     pattern: re.Pattern[str] | None,
 ) -> tuple[list[str], list[tuple[str, str]]]:
     paths = [image.path for image in collected.images]
-    if pattern and not any(pattern.search(path) for path in paths):
-        raise InputError(f"--group {settings.group!r} matches no image path, for example not {paths[0]!r}")
-    groups = [group_of(path, pattern) for path in paths]
+    groups = groups_of(paths, pattern)
     if pattern is None and listed is None:
         groups = join_copies(groups, [image.sha256 for image in collected.images])
     by_hash = listed is None

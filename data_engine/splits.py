@@ -17,12 +17,12 @@ from mmzoo.errors import InputError, suggestion
 SPLITS = ("train", "val")
 
 
-def group_of(path: str, pattern: re.Pattern[str] | None) -> str:
+def group_of(path: str, pattern: re.Pattern[str] | None, has_suffix: bool = True) -> str:
     """The first capture group of the pattern in a relative path; without a match, the path without its suffix."""
     match = pattern.search(path) if pattern else None
     if match and match.group(1) is not None:
         return match.group(1)
-    return path.rpartition(".")[0] or path
+    return (path.rpartition(".")[0] or path) if has_suffix else path
 
 
 def group_pattern(text: str | None) -> re.Pattern[str] | None:
@@ -36,6 +36,13 @@ def group_pattern(text: str | None) -> re.Pattern[str] | None:
     if pattern.groups < 1:
         raise InputError(f"--group {text!r} has no capture group. Put brackets around what names the group: '(...)'")
     return pattern
+
+
+def groups_of(paths: Sequence[str], pattern: re.Pattern[str] | None, has_suffix: bool = True) -> list[str]:
+    """`group_of` of each. InputError: a pattern that matches none of them, so that nothing would be kept together."""
+    if pattern and paths and not any(pattern.search(path) for path in paths):
+        raise InputError(f"--group {pattern.pattern!r} matches no path, for example not {paths[0]!r}")
+    return [group_of(path, pattern, has_suffix) for path in paths]
 
 
 def split_by_hash(groups: Sequence[str], val_fraction: float) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from data_engine.splits import SPLITS, group_of, group_pattern, split_by_hash
+from data_engine.splits import SPLITS, group_pattern, groups_of, split_by_hash
 from geospatial.raster import RasterSettings
 from mmzoo.errors import InputError, suggestion
 
@@ -166,7 +166,8 @@ def _splits(source: RasterSource, rows: Sequence[dict[str, str]], val_fraction: 
             raise InputError(f"source {source.name!r}: {missing[0]} has no split in the list, others have. Fill it in")
         return [row["split"] for row in rows]
     pattern = group_pattern(source.group)
-    groups = [row.get("group") or group_of(row["key"], pattern) for row in rows]
+    found = groups_of([row["key"] for row in rows], pattern, has_suffix=False)
+    groups = [row.get("group") or group for row, group in zip(rows, found, strict=True)]
     return split_by_hash(groups, val_fraction)
 
 

@@ -18,7 +18,7 @@ from data_engine.progress import tracked
 from data_engine.reader import ShardReader
 from data_engine.shards import sample_key
 from data_engine.sources.image_folder import ImageFile, Rejected, examine, list_files
-from data_engine.splits import group_of, group_pattern
+from data_engine.splits import group_of, group_pattern, groups_of
 from mmzoo.errors import InputError
 
 
@@ -72,7 +72,8 @@ class FolderImages(ImageSet):
         listed = "".join(f"{key} {sha256}\n" for key, _, sha256 in found)
         super().__init__(folder.resolve().name, None, hashlib.sha256(listed.encode()).hexdigest())
         self.keys = [key for key, _, _ in found]
-        self.groups = _copies_together([(group_of(path, pattern), sha256) for _, path, sha256 in found])
+        groups = groups_of([path for _, path, _ in found], pattern)
+        self.groups = _copies_together([(group, sha256) for group, (_, _, sha256) in zip(groups, found, strict=True)])
         self._files = {key: (folder / path, sha256) for key, path, sha256 in found}
 
     def pixels(self, number: int) -> np.ndarray:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.splits import check_leaks, group_of, group_pattern, read_split_file, split_by_file, split_by_hash
+from data_engine.splits import (
+    check_leaks,
+    group_of,
+    group_pattern,
+    groups_of,
+    read_split_file,
+    split_by_file,
+    split_by_hash,
+)
 from mmzoo.errors import InputError
 
 GROUPS = [f"g{number}" for number in range(2000)]
@@ -38,6 +46,13 @@ def test_groups():
     pattern = group_pattern("(motorcycle)_(?:left|right)")
     assert group_of("x/motorcycle_left.png", pattern) == group_of("motorcycle_right.png", pattern) == "motorcycle"
     assert group_of("x/cat.png", pattern) == group_of("x/cat.jpg", None) == "x/cat"
+
+
+def test_a_pattern_that_groups_nothing_is_refused():
+    assert groups_of(["x/cat_1.png", "dog.png"], group_pattern(r"(cat)_\d")) == ["cat", "dog"]
+    assert groups_of(["scene.v1", "scene.v2"], None, has_suffix=False) == ["scene.v1", "scene.v2"]
+    with pytest.raises(InputError, match=r"'\(cow\)' matches no path, for example not 'x/cat_1.png'"):
+        groups_of(["x/cat_1.png", "dog.png"], group_pattern("(cow)"))
 
 
 @pytest.mark.parametrize("text", ["(", "abc"])

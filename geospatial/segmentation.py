@@ -43,6 +43,7 @@ class SegmentationTraining(ZooModule):
         super().__init__(optimizer)
         if select_by not in LOG_NAMES:
             raise InputError(f"select_by is {select_by!r}; it must be source or target")
+        self.select_by = select_by
         self.class_names = tuple(class_names)
         # An attribute of the instance hides that of the class.
         self.best_metric = (f"{LOG_NAMES[select_by]}/miou", "max")  # pyright: ignore[reportAttributeAccessIssue]
@@ -94,12 +95,17 @@ class SegmentationTraining(ZooModule):
     # Validation
 
     def on_fit_start(self) -> None:
-        """Refuses data with other classes than the model's."""
+        """Refuses data with other classes than the model's, and a choice by a domain that they do not have."""
         table = getattr(self.trainer.datamodule, "table", None)  # pyright: ignore[reportAttributeAccessIssue]
         if table is not None and tuple(table.names) != self.class_names:
             raise InputError(
                 f"the model's classes are {', '.join(self.class_names)} and the data's {', '.join(table.names)}. "
                 f"Give both sections the same classes, in one order"
+            )
+        roles = {source.role for source in getattr(self.trainer.datamodule, "sources", ())}  # pyright: ignore[reportAttributeAccessIssue]
+        if self.select_by == "target" and roles == {"source"}:
+            raise InputError(
+                "select_by is target, and no source of the data has role: target. Mark one, or select by source"
             )
 
     def on_validation_epoch_start(self) -> None:

@@ -270,6 +270,7 @@ def initialise_from(module: ZooModule, folder: str | Path) -> None:
             f"Give a checkpoint or model folder of {wanted!r}, or a config that trains {kind!r}."
         )
     loaded = type(module.model).from_pretrained(str(source))
+    _refuse_other_classes(loaded.config, module.model.config, source)
     try:
         module.model.load_state_dict(loaded.state_dict())
     except RuntimeError as fault:
@@ -280,6 +281,17 @@ def initialise_from(module: ZooModule, folder: str | Path) -> None:
         ) from fault
     if (receipt := getattr(loaded, "load_receipt", None)) is not None:
         module.receipts.append({"init_from": str(source), "receipt": receipt.in_brief()})
+
+
+def _refuse_other_classes(theirs: Any, ours: Any, source: Path) -> None:
+    """InputError: as many outputs, but they mean something else, which no shape would tell."""
+    if theirs.id2label == ours.id2label:
+        return
+    there, here = (", ".join(map(str, config.id2label.values())) for config in (theirs, ours))
+    raise InputError(
+        f"--init_from: {source} was trained on the classes {there}, this config on {here}. Give the config the same "
+        f"classes in the same order, or take over less than the whole model (its encoder: model.init_args.encoder_from)"
+    )
 
 
 def _differences(config: Any, model: Any) -> str:

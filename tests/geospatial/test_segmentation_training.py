@@ -18,6 +18,7 @@ from mmzoo.errors import InputError
 from mmzoo.hub.auto import register_families
 from mmzoo.hub.load import from_pretrained
 from mmzoo.hub.save import save_model
+from mmzoo.training.checkpoints import initialise_from
 from mmzoo.training.optimizers import OptimizerSettings
 
 CLASSES = {0: "land", 1: "water"}
@@ -143,6 +144,17 @@ def test_an_encoder_may_come_from_a_saved_model_and_the_decoder_starts_anew(tmp_
         stage(encoder_from=str(tmp_path / "model"), overrides={**AMPLITUDE, "hidden_size": 64})
 
 
+def test_weights_of_other_classes_are_not_taken_over(tmp_path):
+    saved = stage()
+    save_model(saved.model, tmp_path / "model", processor=saved.processor)
+    initialise_from(stage(), tmp_path / "model")
+    other = CrossEarthSARSegmentation(
+        {0: "water", 1: "land"}, head="fpn", head_settings={"width": 16}, overrides=AMPLITUDE
+    )
+    with pytest.raises(InputError, match="on the classes land, water, this config on water, land"):
+        initialise_from(other, tmp_path / "model")
+
+
 def test_saved_and_loaded_by_name_it_segments_the_same(tmp_path):
     small = {"width": 32, "queries": 4, "heads": 4, "encoder_layers": 1, "decoder_layers": 2, "points": 16}
     module = stage(head="mask2former", head_settings=small, earth_adapter={"width": 4})
@@ -220,6 +232,13 @@ def test_settings_that_are_none(options, reason):
         stage(**options)
     with pytest.raises(InputError, match="there is no layer 'querry'"):
         stage(FineTuning, lora={"layers": ["querry"]})
+
+
+def test_a_choice_by_what_is_not_there_is_refused_before_training(folder):
+    source = RasterSource(str(folder / "source" / "images"), str(folder / "source" / "masks"), "source")
+    alone = RasterData([source], classes=CLASSES, window=32, global_batch=4, val_fraction=0.3, steps_per_epoch=1)
+    with pytest.raises(InputError, match="select_by is target, and no source of the data has role: target"):
+        train(stage(select_by="target"), alone)
 
 
 def test_log_loss_in_closed_form():

@@ -133,6 +133,8 @@ class ClassMask:
             raise InputError(f"{raster.path}: a mask has one band of class ids, not {len(raster.bands)}. Convert it")
         if np.dtype(raster.dtype).kind not in "iu":
             raise InputError(f"{raster.path}: a mask holds whole numbers, not {raster.dtype}. Convert it")
+        if raster.is_scaled:
+            raise InputError(f"{raster.path} declares a scale or an offset, which class ids do not have. Remove it")
         if (raster.height, raster.width) != size:
             raise InputError(
                 f"{raster.path} has {raster.height} x {raster.width} px and its raster {image} {size[0]} x {size[1]}. "

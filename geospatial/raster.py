@@ -12,12 +12,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import rasterio
+import torch
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geospatial.raster_domain import find_domain
+from geospatial.sar.domains import check_domain
 from mmzoo.errors import InputError
 
+MOST_SHIFT = 0.5  #: px that a mask may lie beside its raster
 MOST_BANDS = 13  #: as many as Sentinel-2 has
 #: What has no data: "file" believes the file (nodata value, mask band, alpha), a number replaces its nodata value (NaN
 #: may be written as .nan in YAML), None takes every finite value for data.
@@ -48,7 +51,9 @@ class RasterSettings:
 
 
 class Pixels(NamedTuple):
-    """`values` float32 (C, H, W), 0 where not valid; `valid` bool (H, W): every band holds a finite value there."""
+    """`values` float32 (C, H, W), 0 where not valid; `valid` bool (H, W): every band holds a value there that is finite
+    in float32. Scale and offset that a file declares for a band are applied.
+    """
 
     values: np.ndarray
     valid: np.ndarray
@@ -149,14 +154,52 @@ class Raster:
         elif isinstance(self.settings.nodata, int | float) and not math.isnan(self.settings.nodata):
             valid &= (stored != self.settings.nodata).all(0)
         values = self._in_domain(stored)
+        valid &= np.isfinite(values).all(0)  # float64 reaches further than float32
         values[:, ~valid] = 0  # NaN would spread through the first convolution
         return Pixels(values, valid)
 
     def _in_domain(self, stored: np.ndarray) -> np.ndarray:
-        if self._complex:
-            stored = np.abs(stored)
-            stored = stored**2 if self.settings.complex_as == "intensity" else stored
-        return stored.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 becomes infinite, and so invalid
+            if self.is_scaled:
+                scales, offsets = (
+                    np.array([given[band - 1] for band in self.bands], np.float64)[:, None, None]
+                    for given in (self._file.scales, self._file.offsets)
+                )
+                stored = stored * scales + offsets
+            if self._complex:
+                stored = np.abs(stored)
+                stored = stored**2 if self.settings.complex_as == "intensity" else stored
+            return stored.astype(np.float32)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the file declares a scale or an offset for a band that is read."""
+        return any(self._file.scales[band - 1] != 1 or self._file.offsets[band - 1] != 0 for band in self.bands)
+
+    def refuse_impossible(self, pixels: Pixels) -> None:
+        """InputError: values that the domain cannot hold, see geospatial.sar.domains.check_domain."""
+        try:
+            check_domain(torch.from_numpy(pixels.values), self.domain, torch.from_numpy(pixels.valid))
+        except InputError as mistake:
+            raise InputError(f"{self.path}: {mistake}") from None
+
+    def refuse_other_place(self, other: Raster) -> None:
+        """InputError when both say where they lie, and a corner is more than half a pixel apart, or the CRS differs."""
+        if self.crs is None or other.crs is None:
+            return
+        if self.crs != other.crs:
+            raise InputError(
+                f"{other.path} is in {_short(other.crs)} and {self.path} in {_short(self.crs)}. Bring it to that "
+                f"grid: rio warp --like"
+            )
+        there, here = (np.array(tuple(transform)).reshape(3, 3) for transform in (other.transform, self.transform))
+        for column, row in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height)):
+            x, y, _ = np.linalg.solve(here, there @ (column, row, 1))
+            if max(abs(x - column), abs(y - row)) > MOST_SHIFT:
+                raise InputError(
+                    f"{other.path} lies elsewhere than {self.path}: its pixel of column {column}, row {row} is "
+                    f"{x - column:.1f} columns and {y - row:.1f} rows away. Bring it to that grid: rio warp --like"
+                )
 
     def _checked(self, window: Window) -> RasterioWindow:
         inside = window.top >= 0 and window.left >= 0 and window.height > 0 and window.width > 0
@@ -173,6 +216,11 @@ class Raster:
     def stored_nodata(self) -> float | None:
         """The nodata value that the file declares."""
         return self._file.nodata
+
+
+def _short(crs: Any) -> str:
+    """`EPSG:32633`, or the start of the definition of a CRS that has no code."""
+    return " ".join(crs.to_string().split())[:60]
 
 
 def _numpy_name(dtype: str) -> str:

@@ -23,9 +23,10 @@ from data_engine.progress import tracked
 from data_engine.records import Sample
 from geospatial.class_masks import IGNORE, ClassMask, ClassTable
 from geospatial.raster import Pixels, Raster, RasterSettings, Window, tiles
-from geospatial.raster_sources import Pair, RasterSource
+from geospatial.raster_sources import Pair, RasterSource, least_percent
 from mmzoo.errors import InputError
 
+PROBE_SIDE = 256  #: px of the middle of each raster that are compared with its domain when training begins
 OPEN_FILES = 32  #: rasters, with their masks, that one worker keeps open
 SPLITS = ("train", "val")
 
@@ -75,8 +76,10 @@ class Scene:
         self._filters: list[tuple[Raster, float]] = []
         try:
             self._mask = ClassMask(pair.mask, table.remapped(source.remap), size, pair.image)
+            self.raster.refuse_other_place(self._mask.raster)
             for path, least in pair.filters:
                 self._filters.append((_filter_raster(path, size, pair.image), least))
+                self.raster.refuse_other_place(self._filters[-1][0])
         except BaseException:
             self.close()
             raise
@@ -96,7 +99,7 @@ class Scene:
         labels = self._mask.read(window)
         for raster, least in self._filters:
             percent = raster.read(window)
-            labels[~percent.valid | (percent.values[0] < 100 * least)] = IGNORE
+            labels[~percent.valid | (percent.values[0] < least_percent(least))] = IGNORE
         return labels
 
     def close(self) -> None:
@@ -111,6 +114,13 @@ def _filter_raster(path: Path, size: tuple[int, int], image: Path) -> Raster:
     if (raster.height, raster.width) != size:
         raise InputError(f"{path} has {raster.height} x {raster.width} px, its raster {image} {size[0]} x {size[1]}")
     return raster
+
+
+def _check_values(raster: Raster) -> None:
+    """InputError: the middle of the raster holds what its domain cannot (geospatial.sar.domains.check_domain)."""
+    height, width = (min(PROBE_SIDE, side) for side in (raster.height, raster.width))
+    window = Window((raster.height - height) // 2, (raster.width - width) // 2, height, width)
+    raster.refuse_impossible(raster.read(window))
 
 
 class RasterIndex:
@@ -136,6 +146,7 @@ class RasterIndex:
     def _entry(self, number: int, pair: Pair) -> Entry:
         scene = Scene(pair, self.sources[number], self.table)
         try:
+            _check_values(scene.raster)
             return Entry(pair, number, *scene.size, scene.raster.domain, len(scene.raster.bands))
         finally:
             scene.close()

@@ -68,6 +68,11 @@ class RasterSource:
         return RasterSettings(bands, self.domain, self.nodata, self.complex_as)
 
 
+def least_percent(share: float) -> float:
+    """A share of 0 to 1 in per cent, as rasters hold it: 100 * 0.55 is a little above 55."""
+    return round(100 * share, 6)
+
+
 class Pair(NamedTuple):
     """A raster and its mask. `filters`: (raster in per cent, least share 0 to 1) that pixels must reach."""
 

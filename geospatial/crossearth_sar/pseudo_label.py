@@ -21,7 +21,7 @@ from data_engine.index import probe
 from data_engine.progress import tracked
 from geospatial.class_masks import IGNORE
 from geospatial.raster import Raster, RasterSettings, write_raster
-from geospatial.raster_sources import rasters_in
+from geospatial.raster_sources import least_percent, rasters_in
 from mmzoo.durable_files import refused_writes_named, replacing, sha256_of, write_text
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
 from mmzoo.hub.source import find_source
@@ -80,6 +80,7 @@ def label_raster(members: Sequence[Any], raster: Raster, settings: argparse.Name
     if raster.height * raster.width > MOST_PIXELS:
         raise InputError(f"{raster.path} has {raster.height} x {raster.width} px. Cut it into chips: gdal_retile.py")
     pixels = raster.read()
+    raster.refuse_impossible(pixels)
     found: list[np.ndarray] = []
     lost: list[np.ndarray] = []
     for member in members:
@@ -94,7 +95,8 @@ def label_raster(members: Sequence[Any], raster: Raster, settings: argparse.Name
             found.append(remapped(scores, settings.remap, settings.classes))
             lost.append(most_lost(scores, settings.remap))
     votes = vote(found)
-    unsure = (votes.confidence < 100 * settings.min_confidence) | (votes.agreement < 100 * settings.min_agreement)
+    unsure = votes.confidence < least_percent(settings.min_confidence)
+    unsure |= votes.agreement < least_percent(settings.min_agreement)
     unsure |= np.mean(lost, axis=0) > np.mean(found, axis=0).max(0)  # the first choice is mapped to none
     labels = np.where(unsure | ~pixels.valid, IGNORE, votes.labels).astype(np.uint8)
     blank = [np.where(pixels.valid, part, PERCENT_NODATA).astype(np.uint8) for part in votes[1:]]
@@ -137,12 +139,19 @@ def _checked(given: argparse.Namespace) -> argparse.Namespace:
     if not given.images.is_dir():
         raise InputError(f"there is no folder {given.images}. Give the folder of the pictures to label")
     try:
-        given.remap = None if given.remap is None else {int(k): int(v) for k, v in json.loads(given.remap).items()}
-    except (ValueError, AttributeError, TypeError):
-        raise InputError(f'--remap must be like {{"3": 0, "5": 1}}, not {given.remap!r}') from None
+        given.remap = None if given.remap is None else _class_numbers(json.loads(given.remap))
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise InputError(f'--remap must be like {{"3": 0, "5": 1}}, not {given.remap[:60]!r}') from None
     if given.remap and not all(0 <= number < IGNORE for number in given.remap.values()):
         raise InputError(f"--remap leads to classes 0 to {IGNORE - 1}, not {sorted(given.remap.values())}")
     return given
+
+
+def _class_numbers(content: Mapping[str, Any]) -> dict[int, int]:
+    """{class: class} of a JSON object. ValueError: a number that is not whole; others for other shapes."""
+    if any(type(number) is not int for number in content.values()):
+        raise ValueError
+    return {int(name): number for name, number in content.items()}
 
 
 def _settings_of(given: argparse.Namespace, rasters: Mapping[str, Path]) -> dict[str, Any]:
@@ -162,7 +171,12 @@ def _weights_of(model: str) -> str:
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
     """Notes the settings; InputError when the folder was begun with others."""
     file = folder / SETTINGS_FILE
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else settings
+    try:
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else settings
+        if not isinstance(before, dict):
+            raise ValueError(f"a {type(before).__name__}")
+    except (OSError, ValueError, RecursionError) as fault:
+        raise InputError(f"{file} cannot be read ({fault}). Choose another folder, or remove this one") from None
     if any((folder / "labels").glob("*.tif")):  # settings that labelled nothing bind nobody
         for name, value in settings.items():
             if before.get(name) != value:

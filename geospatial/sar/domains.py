@@ -24,6 +24,8 @@ PHYSICAL: tuple[Domain, ...] = ("intensity", "amplitude", "db")
 
 #: 1e-10 and 1e10 in power: beyond any calibrated scene and any 16-bit count (96 dB).
 DB_LIMIT = 100.0
+#: The largest value that the limit leaves to linear values; log1p may hold power.
+MOST = {"intensity": 10 ** (DB_LIMIT / 10), "log1p": 10 ** (DB_LIMIT / 10), "amplitude": 10 ** (DB_LIMIT / 20)}
 #: Shares of negative pixels from which a warning is due: noise removal makes some, a wrong domain makes most.
 NEGATIVE_POWER_SHARE, NEGATIVE_LINEAR_SHARE = 0.1, 0.9
 
@@ -91,8 +93,9 @@ def valid_pixels(values: Tensor, nodata: float | None = None) -> Tensor:
 def check_domain(values: Tensor, domain: str, valid: Tensor | None = None) -> None:
     """Compares real `values` with what `domain` can hold; `valid` broadcasts to it. Reads the data: a host sync.
 
-    InputError for what is impossible (negative amplitude, power below 0 on average, decibels beyond 100, display
-    values outside 0..255), a warning for what is merely unlikely. An image without valid pixels passes.
+    InputError for what is impossible (negative amplitude, power below 0 on average, values beyond 100 dB such as
+    unmasked fill values, display values outside 0..255), a warning for what is merely unlikely. An image without valid
+    pixels passes.
     """
     check_name(domain)
     refuse_complex(values)
@@ -106,8 +109,19 @@ def check_domain(values: Tensor, domain: str, valid: Tensor | None = None) -> No
         _check_db(least, most)
     elif domain == "display8":
         _check_display(least, most)
-    elif least < 0:
+    else:
+        _check_linear(least, most, domain)
+    if least < 0 and domain in MOST:
         _check_negative(values[usable].float(), domain)
+
+
+def _check_linear(least: float, most: float, domain: str) -> None:
+    extreme = max(most, -least)
+    if extreme > MOST[domain]:
+        raise InputError(
+            f"domain {domain}, but the values reach {extreme:g}, beyond {MOST[domain]:g}, which no radar gives. "
+            f"If that is a fill value, mask it: nodata"
+        )
 
 
 def _check_negative(found: Tensor, domain: str) -> None:

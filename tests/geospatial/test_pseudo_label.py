@@ -127,6 +127,14 @@ def test_doubtful_pixels_are_left_out_and_a_second_run_goes_on(folder, tmp_path,
         run(folder, tmp_path / "out", "--model", str(folder / "ours"))
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+def test_a_damaged_note_of_the_settings_is_one_line(folder, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / SETTINGS_FILE).write_text(text)
+    with pytest.raises(InputError, match="cannot be read"):
+        run(folder, tmp_path / "out", "--model", str(folder / "ours"))
+
+
 def test_settings_that_labelled_nothing_bind_nobody(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / SETTINGS_FILE).write_text('{"flips": 9}')
@@ -144,6 +152,9 @@ def test_settings_that_labelled_nothing_bind_nobody(folder, tmp_path):
         (["--model", "{f}/ours", "--min-confidence", "50"], "must be in 0 to 1"),
         (["--model", "{f}/ours", "--remap", "3"], "--remap must be like"),
         (["--model", "{f}/ours", "--remap", '{"7": 0}'], "classes 0 to 2"),
+        (["--model", "{f}/ours", "--remap", '{"1": 0.5}'], "--remap must be like"),
+        (["--model", "{f}/ours", "--remap", "[" * 100_000], "--remap must be like"),
+        (["--model", "{f}/ours", "--remap", '{"1": 1' + "0" * 40 + "}"], "leads to classes 0 to 254"),
         (["--model", "{f}/ours", "--bands", "1", "2"], "takes 1 or 3 bands"),
     ],
 )

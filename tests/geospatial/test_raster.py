@@ -10,6 +10,7 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from rasterio.transform import from_origin
 
 from geospatial.raster import Raster, RasterSettings, Window, tiles, write_raster
 from mmzoo.errors import InputError
@@ -164,3 +165,44 @@ def test_a_written_raster_keeps_its_place(raster_at, tmp_path):
             np.testing.assert_array_equal(file.read(), ramp(2, dtype=np.uint8))
         with pytest.raises(InputError, match="cannot be written"):
             write_raster(tmp_path / "none" / "b.tif", ramp(), raster)
+
+
+def test_values_beyond_float32_are_no_data(raster_at, tmp_path):
+    file = raster_at(tmp_path / "a.tif", np.array([[[1.0, 1e300, -1e39, 2.0]]]))
+    with Raster(file) as raster:
+        pixels = raster.read()
+    assert pixels.valid.tolist() == [[True, False, False, True]]
+    assert pixels.values.tolist() == [[[1.0, 0.0, 0.0, 2.0]]]
+
+
+def test_scale_and_offset_of_the_file_are_applied_and_nodata_is_of_what_is_stored(raster_at, tmp_path):
+    file = raster_at(tmp_path / "a.tif", np.array([[[-1200, 0, -32768]]], np.int16), "db", nodata=-32768)
+    with rasterio.open(file, "r+") as opened:
+        opened.scales, opened.offsets = (0.01,), (1.0,)
+    with Raster(file) as raster:
+        pixels = raster.read()
+    assert pixels.values.tolist() == [[[-11.0, 1.0, 0.0]]]
+    assert pixels.valid.tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"crs": "EPSG:32634"}, "is in EPSG:32634 and .* in EPSG:32633"),
+        ({"transform": from_origin(500006, 5000000, 10, 10)}, "column 0, row 0 is 0.6 columns and -?0.0 rows away"),
+        ({"transform": from_origin(500000, 5000000, 12, 10)}, "column 8, row 0 is 1.6 columns"),
+        ({"transform": from_origin(500004, 5000000, 10, 10)}, None),
+    ],
+)
+def test_rasters_of_another_place_are_refused(raster_at, tmp_path, options, reason):
+    values = np.ones((1, 6, 8), np.float32)
+    first, second = raster_at(tmp_path / "a.tif", values), raster_at(tmp_path / "b.tif", values)
+    with rasterio.open(second, "r+") as opened:
+        for name, value in options.items():
+            setattr(opened, name, value)
+    with Raster(first) as one, Raster(second) as other:
+        if reason is None:
+            one.refuse_other_place(other)
+        else:
+            with pytest.raises(InputError, match=reason):
+                one.refuse_other_place(other)

@@ -6,6 +6,7 @@ import csv
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from geospatial.class_masks import IGNORE
 from geospatial.raster import Pixels
 from geospatial.raster_data import RasterData
 from geospatial.raster_index import own_tiles
-from geospatial.raster_sources import RasterSource, find_pairs
+from geospatial.raster_sources import RasterSource, find_pairs, least_percent
 from geospatial.window_transform import Augmentation, fitted, largest_share
 from mmzoo.errors import InputError
 
@@ -243,6 +244,27 @@ def test_a_source_for_training_may_be_filtered_by_confidence(raster_at, tmp_path
     assert batch["weight"].tolist() == [0.25]
     with pytest.raises(InputError, match="give both confidence"):
         source(tmp_path, min_confidence=0.7)
+
+
+def test_the_bound_of_a_filter_is_the_share_itself(raster_at, tmp_path):
+    assert [least_percent(share) for share in (0.55, 0.57, 0.07, 1.0)] == [55, 57, 7, 100]
+    assert 100 * 0.55 > 55
+
+
+def test_values_that_the_domain_cannot_hold_and_masks_of_another_place_are_refused(raster_at, tmp_path):
+    raster_at(tmp_path / "images" / "x.tif", np.full((1, 40, 40), -12, np.float32))
+    mask = raster_at(tmp_path / "masks" / "x.tif", np.ones((1, 40, 40), np.uint8), None)
+    with pytest.raises(InputError, match=r"x\.tif: domain amplitude, but 100.00% of the pixels are negative"):
+        data(tmp_path, [source(tmp_path, split="train")]).open_index()
+    raster_at(tmp_path / "images" / "x.tif", np.ones((1, 40, 40), np.float32))
+    with rasterio.open(mask, "r+") as opened:
+        opened.crs = "EPSG:32634"
+    with pytest.raises(InputError, match=r"masks/x\.tif is in EPSG:32634 and .* in EPSG:32633"):
+        data(tmp_path, [source(tmp_path, split="train")]).open_index()
+    with rasterio.open(mask, "r+") as opened:
+        opened.crs, opened.scales = "EPSG:32633", (2.0,)
+    with pytest.raises(InputError, match="class ids do not have"):
+        data(tmp_path, [source(tmp_path, split="train")]).open_index()
 
 
 @pytest.mark.parametrize(

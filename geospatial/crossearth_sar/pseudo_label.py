@@ -138,10 +138,11 @@ def _checked(given: argparse.Namespace) -> argparse.Namespace:
             raise InputError(f"--{name.replace('_', '-')} must be in 0 to 1, not {getattr(given, name)}")
     if not given.images.is_dir():
         raise InputError(f"there is no folder {given.images}. Give the folder of the pictures to label")
+    text = given.remap
     try:
-        given.remap = None if given.remap is None else _class_numbers(json.loads(given.remap))
+        given.remap = None if text is None else _class_numbers(json.loads(text))
     except (ValueError, AttributeError, TypeError, RecursionError):
-        raise InputError(f'--remap must be like {{"3": 0, "5": 1}}, not {given.remap[:60]!r}') from None
+        raise InputError(f'--remap must be like {{"3": 0, "5": 1}}, not {str(text)[:60]!r}') from None
     if given.remap and not all(0 <= number < IGNORE for number in given.remap.values()):
         raise InputError(f"--remap leads to classes 0 to {IGNORE - 1}, not {sorted(given.remap.values())}")
     return given

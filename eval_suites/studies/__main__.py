@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from eval_suites.studies.evotok_small import Study
+from eval_suites.studies.evotok_small_rates import rate_rows, rate_table
 from eval_suites.studies.evotok_small_results import write_results
 from eval_suites.studies.grid import run_grid
 from mmzoo.errors import EXIT_OK, EXIT_USER_INPUT, CommandParser, InputError
@@ -27,7 +28,11 @@ def main(argv: list[str]) -> int:
         study = Study(given.images.resolve())
         places = run_grid(given.out / given.study, study.steps())
         if given.report:
-            write_results([places[f"fold{number}/measured"] for number in range(study.folds)], given.report)
+            measured, rates = (
+                [places[f"fold{number}/{part}"] for number in range(study.folds)] for part in ("measured", "rates")
+            )
+            table = rate_table(rate_rows([folder / "evaluation" for folder in rates]))
+            write_results(measured, given.report, table)
     except InputError as mistake:
         sys.stderr.write(f"{mistake}\n")
         return EXIT_USER_INPUT

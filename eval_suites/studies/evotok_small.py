@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from eval_suites.studies.evotok_small_rates import LEVELS, SIDE
 from eval_suites.studies.grid import Step, mmzoo
 from mmzoo.errors import InputError
 
@@ -26,6 +27,7 @@ TEACHER_RATE = 1e-3  #: found 6 % of a held-out fold after 200 updates, where ch
 TOKENIZER_STEPS = 400
 VARIANT = "evotok/small-64"
 MEASURE_VERSION = 1
+LAST = Path("run", "checkpoints", "last", "model")  #: the model of a training, in the folder of its step
 TEACHER_LAYER = 5  #: hidden state behind encoder.layers.4, the target that evotok/small-64 names
 LABELS = r"caltech101_(.+)_\d+"
 #: Both tokenizers but for their levels. Short runs: the codebooks follow faster than the default memory of 0.99.
@@ -71,12 +73,13 @@ class Study:
                 self._measure,
                 (shards, teacher, evotok, single),
             ),
+            Step(f"fold{number}/rates", {"side": SIDE, "levels": LEVELS}, self._rates, (shards, evotok)),
         ]  # fmt: skip
 
     def _measure(self, folder: Path) -> None:
         from transformers import SiglipVisionModel
 
-        from eval_suites.studies.evotok_small_measure import LAST, measure_fold, read_pictures
+        from eval_suites.studies.evotok_small_measure import measure_fold, read_pictures
         from mmzoo.families import get_variant, load_object
         from mmzoo.hub.load import from_pretrained
 
@@ -86,6 +89,20 @@ class Study:
         teacher = SiglipVisionModel.from_pretrained(place / "teacher" / LAST).eval()
         pictures = read_pictures(place / "shards" / "data", processor, label_of)
         measure_fold(pictures, models, teacher, TEACHER_LAYER, folder)
+
+    def _rates(self, folder: Path) -> None:
+        place = folder.parent
+        options = ["--resize", SIDE, "--codecs", "jpeg,webp", "--levels", ",".join(map(str, LEVELS))]
+        found = [
+            "--model",
+            place / "evotok" / LAST,
+            "--data",
+            place / "shards" / "data",
+            "--name",
+            f"small-64 {place.name}",
+        ]
+        # What the suite notes of a run stays beside the marks of the grid.
+        mmzoo(["eval", "run", "reconstruction", *found, *options, "--out", folder / "evaluation"])
 
     def _build(self, split: Mapping[str, str], folder: Path) -> None:
         listed = folder / "split.json"

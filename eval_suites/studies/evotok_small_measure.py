@@ -26,7 +26,6 @@ from eval_suites.metrics.reconstruction import psnr, ssim, to_bytes
 
 BATCH = 32
 CELLS = 8  #: pictures are averaged to this many cells a side before a probe sees their pixels
-LAST = Path("run", "checkpoints", "last", "model")
 
 
 @dataclass(frozen=True)

@@ -96,11 +96,12 @@ def tables(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_results(folders: Sequence[Path], out: Path) -> None:
-    """Writes OUT_tables.md, OUT.json and OUT.png."""
+def write_results(folders: Sequence[Path], out: Path, rates: str = "") -> None:
+    """Writes OUT_tables.md, OUT.json and OUT.png; `rates`: a further table."""
     summary = summarise(folders)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_name(out.name + "_tables.md").write_text(tables(summary), encoding="utf-8")
+    text = tables(summary) + (f"\n{rates}" if rates else "")
+    out.with_name(out.name + "_tables.md").write_text(text, encoding="utf-8")
     out.with_suffix(".json").write_text(json.dumps(_plain(summary), indent=1) + "\n", encoding="utf-8")
     _plot(summary, out.with_suffix(".png"))
 
@@ -120,7 +121,7 @@ def _plain(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _plot(summary: Mapping[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure as Drawing
 
-    drawing = Drawing(figsize=(10, 4), layout="constrained")
+    drawing = Drawing(figsize=(12, 4), layout="constrained")
     left, right = drawing.subplots(1, 2)
     pixels = summary["pixels"].items()
     quality = [(levels, found["psnr"].interval) for (model, levels), found in pixels if model == "evotok"]
@@ -133,7 +134,7 @@ def _plot(summary: Mapping[str, Any], file: Path) -> None:
         mean = next(f.interval.mean for (key, _, _), f in summary["probes"].items() if key == name)
         right.axhline(100 * mean, linestyle=style, color="grey", label=name)
     right.set(xlabel="levels", ylabel="linear probe, % correct")
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     drawing.savefig(file, dpi=120)
 
 

@@ -14,6 +14,7 @@ from transformers import SiglipVisionModel
 from eval_suites.studies import evotok_small_results as results
 from eval_suites.studies.evotok_small import Study, label_of, stratified_folds
 from eval_suites.studies.evotok_small_measure import Pictures, measure_fold
+from eval_suites.studies.evotok_small_rates import CODECS, LEVELS, rate_rows, rate_table
 from mmzoo.errors import InputError
 from tokenizers_visual.evotok.configuration import EvoTokConfig
 from tokenizers_visual.evotok.family import TINY
@@ -98,9 +99,34 @@ def test_the_grid_names_each_fold_and_what_it_needs(tmp_path: Path) -> None:
         for number in range(4):
             (tmp_path / f"caltech101_{label}_{number:04}.jpg").touch()
     steps = Study(tmp_path, folds=2).steps()
-    parts = ("shards", "teacher", "evotok", "single", "measured")
+    parts = ("shards", "teacher", "evotok", "single", "measured", "rates")
     assert [step.name for step in steps] == [f"fold{fold}/{part}" for fold in range(2) for part in parts]
     split = steps[0].settings["split"]
     assert Counter(split.values()) == {"train": 4, "val": 4}
     with pytest.raises(InputError, match="no label in the file name"):
         label_of("holiday.jpg")
+
+
+def test_rates_are_means_over_the_images_of_all_folds(tmp_path: Path) -> None:
+    for fold in range(2):
+        lines = ['{"schema": 1}']
+        for number in range(3):
+            psnr = 20.0 + number + fold
+            values = {}
+            for levels in LEVELS:
+                values |= {f"bpp@{levels}": 0.1 * levels, f"psnr@{levels}": psnr, f"ssim@{levels}": 0.5}
+                for codec in CODECS:
+                    over = float(number == 0)
+                    own = {"bpp": 0.2, "psnr": psnr + 5, "ssim": 0.6, "over_budget": over}
+                    values |= {f"{codec}_{name}@{levels}": value for name, value in own.items()}
+            lines.append(json.dumps({"key": f"{fold}-{number}", "values": values}))
+        folder = tmp_path / str(fold)
+        folder.mkdir()
+        (folder / "samples.jsonl").write_text("\n".join(lines))
+    rows = rate_rows([tmp_path / "0", tmp_path / "1"])
+    assert len(rows) == 6 * 3 * 5
+    table = rate_table(rows).splitlines()
+    assert table[2].startswith("| 1 | codes | 0.100 | 21.50 [")
+    assert table[3].startswith("| 1 | jpeg | 0.200 | 26.50 [")
+    assert table[3].endswith("| 33% |")
+    assert "| 4 | webp, headers not counted | 0.200 | 26.50 [" in table[-1]

@@ -20,6 +20,7 @@ from typing import Any
 
 SAMPLE_SCHEMA = 1
 SAMPLE_KEYS = ("schema_version", "source", "path", "sha256", "width", "height", "mode", "format")
+RECORD_SCHEMA = 2  # of samples with other fields than one image, see record_members.py
 RESERVED_BATCH_KEYS = ("sample_ids", "positions")
 
 

@@ -110,9 +110,7 @@ def _numbered(name: str, number: int) -> str:
     return f"{name}{number}" if number else name
 
 
-def _entry(
-    members: dict[str, tuple[str, bytes]], field: str, file: StoredFile, rules: Counter[str]
-) -> dict[str, Any]:
+def _entry(members: dict[str, tuple[str, bytes]], field: str, file: StoredFile, rules: Counter[str]) -> dict[str, Any]:
     """The entry of a file in the json; its bytes go to `members`."""
     try:
         data = file.read()

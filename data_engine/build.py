@@ -1,7 +1,10 @@
-"""`mmzoo data build images SRC DST`: a folder of images becomes webdataset shards with an index, or nothing."""
+"""`mmzoo data build images SRC DST`: a folder of images becomes webdataset shards with an index, or nothing.
+`mmzoo data build -c CONFIG`: so do conversations, captions, detections, masks, rasters of several sources.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -50,7 +53,7 @@ def summary_text(summary: BuildSummary) -> str:
 
 
 def _parser(prog: str) -> CommandParser:
-    parser = CommandParser(prog=prog, description=__doc__)
+    parser = CommandParser(prog=prog, description=__doc__, epilog=f"A config is explained by: {prog} -c FILE --help")
     add = parser.add_argument
     add("kind", choices=["images"], help="what the files are")
     add("source", type=Path, metavar="SRC", help="folder of images, at any depth")
@@ -64,8 +67,33 @@ def _parser(prog: str) -> CommandParser:
     return parser
 
 
+def _from_config(argv: Sequence[str], prog: str) -> int:
+    """`mmzoo data build -c CONFIG`; its modules are imported here, the kind `images` needs none of them."""
+    from dataclasses import replace
+
+    from data_engine.build_config import __doc__ as keys
+    from data_engine.build_config import read_config
+    from data_engine.build_records import build_from_config
+
+    parser = CommandParser(prog=prog, description=keys, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config", type=Path, required=True, help="YAML file, see above")
+    parser.add_argument("--workers", type=int, help="processes, instead of the config's")
+    parser.add_argument("--overwrite", action="store_true", help="replace a shard set of ours at the output")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    given = parser.parse_args(argv)
+    config = read_config(given.config)
+    if given.workers is not None and given.workers < 1:
+        raise InputError(f"--workers {given.workers}: 1 or more are needed")
+    config = replace(config, workers=given.workers or config.workers, overwrite=given.overwrite or config.overwrite)
+    with quiet_pillow():
+        build_from_config(config, given.json)
+    return EXIT_OK
+
+
 def main(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data build`."""
+    if set(argv) & {"-c", "--config"}:
+        return _from_config(argv, prog)
     given = _parser(prog).parse_args(argv)
     settings = BuildSettings(
         source=given.source,

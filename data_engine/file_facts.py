@@ -1,4 +1,4 @@
-"""What a stored file says of itself, found by decoding it once: a broken file is an InputError here, not in training."""
+"""What a stored file says of itself, found by decoding it once: a broken one is an InputError here, not in training."""
 
 from __future__ import annotations
 
@@ -76,21 +76,21 @@ def decode_raster(data: bytes) -> np.ndarray:
 
 
 def _opened(data: bytes) -> Any:
-    import rasterio  # lazily: it takes a third of a second and most samples have no raster
+    from rasterio.errors import RasterioError  # lazily: it takes a third of a second, and few samples have a raster
     from rasterio.io import MemoryFile
 
     try:
         return MemoryFile(data).open()
-    except rasterio.errors.RasterioError as fault:
+    except RasterioError as fault:
         raise InputError(f"not a raster that can be read: {' '.join(str(fault).split())}") from None
 
 
 def _read(raster: Any) -> np.ndarray:
-    import rasterio
+    from rasterio.errors import RasterioError
 
     if raster.width * raster.height > MAX_PIXELS:
         raise InputError(f"too many pixels for one sample: {raster.width} x {raster.height}. Tile the scene first")
     try:
         return raster.read()
-    except rasterio.errors.RasterioError as fault:
+    except RasterioError as fault:
         raise InputError(f"damaged raster: {' '.join(str(fault).split())}") from None

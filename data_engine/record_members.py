@@ -18,7 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_engine.file_facts import image_facts, mask_facts, raster_facts
+import numpy as np
+
+from data_engine.decode import DecodeRules, decode_image
+from data_engine.file_facts import decode_mask, decode_raster, image_facts, mask_facts, raster_facts
 from data_engine.records import RECORD_SCHEMA
 from data_engine.stored_sample import Region, StoredFile, StoredSample, Turn
 from mmzoo.errors import InputError
@@ -33,9 +36,14 @@ class RecordMembers:
 
     @property
     def image_sizes(self) -> list[tuple[int, int]]:
-        """(width, height) of each image, px; of a sample of rasters only, of each raster."""
-        shown = self.content["images"] or self.content["rasters"]
-        return [(entry["width"], entry["height"]) for entry in shown]
+        """(width, height) of each image, px. Rasters are no images: no language model is shown them as they are."""
+        return [(entry["width"], entry["height"]) for entry in self.content["images"]]
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(width, height) of the first image or else raster, px; (0, 0) without either."""
+        shown = [*self.content["images"], *self.content["rasters"]]
+        return (shown[0]["width"], shown[0]["height"]) if shown else (0, 0)
 
     @property
     def hashes(self) -> list[str]:
@@ -104,6 +112,13 @@ def read_record(data: bytes) -> dict[str, Any]:
     if version != RECORD_SCHEMA:
         raise InputError(f"schema version {version!r}, known for records is {RECORD_SCHEMA}")
     return content
+
+
+def decode_field(field: str, data: bytes, rules: DecodeRules) -> np.ndarray:
+    """The pixels of a file member: see records.Sample. InputError: damaged."""
+    if field.startswith("raster"):
+        return decode_raster(data)
+    return decode_mask(data) if field == "mask" else decode_image(data, rules)
 
 
 def _numbered(name: str, number: int) -> str:

@@ -38,7 +38,7 @@ class FactColumns(NamedTuple):
 
 
 def fact_arrays(texts: Sequence[int], sizes: Sequence[Sequence[tuple[int, int]]]) -> dict[str, np.ndarray]:
-    """The index columns for rows of `texts` characters with images of these sizes."""
+    """The index columns for rows of `texts` characters with images of these sizes; width, height: of the first."""
     flat = np.array([size for row in sizes for size in row], np.int32).reshape(-1, 2)
     first = np.array([row[0] if row else (0, 0) for row in sizes], np.int32).reshape(-1, 2)
     return {

@@ -18,7 +18,7 @@ ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file's bytes: `data` in hand, or `size` bytes (None: all) at `offset` of `path`. `name`: relative, for people."""
+    """A file's bytes: `data` in hand, or `size` bytes (None: all) at `offset` of `path`. `name`: for people."""
 
     name: str
     path: Path | None = None

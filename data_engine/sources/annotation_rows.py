@@ -74,7 +74,7 @@ def _shown(value: Any) -> str:
 
 
 def annotation_rows(file: Path) -> Iterator[Row]:
-    """The rows of a `.jsonl` file, or of a `.json` file that holds a list. InputError, with file and line, otherwise."""
+    """The rows of JSON lines, or of a file that holds one list. InputError, with file and line, otherwise."""
     try:
         with file.open(encoding="utf-8-sig") as stream:
             start = stream.read(PIECE)

@@ -82,7 +82,7 @@ class EnergonSource(Source):
         parts = content.get("split_parts")
         if not isinstance(parts, dict) or not parts.get(self.part):
             raise InputError(f"{file}: no part {self.part!r}.{suggestion(self.part, parts or {})}")
-        excluded = set(content.get("exclude") or ())
+        excluded: set[str] = set(content.get("exclude") or ())
         names = [name for pattern in parts[self.part] for name in expand_braces(pattern)]
         return [name for name in names if name not in excluded], excluded
 

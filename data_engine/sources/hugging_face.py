@@ -56,7 +56,7 @@ class HuggingFaceSource(Source):
             raise InputError(f"{self.folder} is no folder of save_to_disk ({' '.join(str(fault).split())})") from None
         if isinstance(found, datasets.DatasetDict):
             if self.part not in found:
-                raise InputError(f"{self.folder} has the parts {', '.join(found)}; name one as `part`")
+                raise InputError(f"{self.folder} has the parts {', '.join(map(str, found))}; name one as `part`")
             found = found[self.part]
         elif self.part is not None:
             raise InputError(f"{self.folder} has no parts, take out `part: {self.part}`")

@@ -62,7 +62,7 @@ class LlavaSource(Source):
         return tuple(file_in(self.images, name, row.place) for name in names) if self.images else ()
 
     def _with_placeholder(self, turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
-        if self.missing_placeholder == "error" or images != 1 or not placeholder_fault(turns, 0) is None:
+        if self.missing_placeholder == "error" or images != 1 or placeholder_fault(turns, 0) is not None:
             return turns
         first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
         if first is None:

@@ -20,7 +20,7 @@ NUMBER = "number"
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionSource(Source):
-    """`annotations`: the file; `images`: folder of its image paths; `image`, `question`, `answer`: names of its fields."""
+    """`annotations`: the file; `images`: folder of its image paths; `image`, `question`, `answer`: its fields."""
 
     annotations: Path
     images: Path

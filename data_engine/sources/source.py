@@ -40,7 +40,7 @@ class Source:
         """The samples, in order."""
         raise NotImplementedError
 
-    def sample(self, number: int, origin: str, **fields: Any) -> StoredSample:
+    def sample(self, number: int, origin: str, /, **fields: Any) -> StoredSample:
         """A sample of this source, the `number`-th, from 1."""
         if number >= 10**KEY_DIGITS:
             raise InputError(f"source {self.name} has 10**{KEY_DIGITS} rows or more. Divide it into several sources")

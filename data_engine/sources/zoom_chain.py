@@ -3,7 +3,7 @@
 A row has `id`, `image`, `image_ori_width`, `image_ori_height`, `bbox_info` {rbox: eight numbers each, crop_hbox:
 [x1, y1, x2, y2] each}, and `question` with `answer`, or `Text` with `Answer choices` and `Ground truth`
 (RSCoVLM spec 2.5 and 3). The turns of the chain itself are made where the model's prompts are known; here the sample
-keeps question and answer, the oriented boxes as regions EVIDENCE and the crops as regions CROP, in px of the full image.
+keeps question and answer, the oriented boxes as regions EVIDENCE and the crops as regions CROP, in px of the image.
 """
 
 from __future__ import annotations

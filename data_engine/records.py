@@ -31,9 +31,9 @@ class Sample:
 
     `fields` of an image shard is {"image": uint8 (H, W, 3), RGB}, of a code shard {"codes": int16 or int32 (h, w, L)},
     see code_fields.py; `meta` is the sample's json. A record shard gives, where the sample has them, {"image",
-    "image1", ...: uint8 (H, W, 3), "mask": int32 (H, W), "raster", "raster1", ...: (bands, H, W) in their own dtype}, and always
-    {"conversation": tuple of Turn, "regions": tuple of Region, "text": str or None, "number": float or None}, see
-    stored_sample.py.
+    "image1", ...: uint8 (H, W, 3), "mask": int32 (H, W), "raster", "raster1", ...: (bands, H, W) in their own dtype},
+    and always {"conversation": tuple of Turn, "regions": tuple of Region, "text": str or None, "number": float or
+    None}, see stored_sample.py.
     """
 
     key: str

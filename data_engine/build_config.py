@@ -5,6 +5,7 @@
     val_fraction: 0.1           # share in the split val, by hash; see build_splits.py
     workers: 2                  # processes; the result does not depend on it
     max_rejected: 0             # damaged or absent files that are put up with, each listed in rejected.jsonl
+    energon: CaptioningSample   # also write .nv-meta, for Megatron-Energon; or VQASample, TextSample, ImageSample
     sources:
       - {kind: llava, name: notes, license: CC0-1.0, annotations: notes.json, images: photos}
 
@@ -26,6 +27,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from data_engine.energon_meta import FIELD_MAPS
 from data_engine.sources.source import Source, key_stem
 from data_engine.splits import SPLITS, group_pattern
 from mmzoo.errors import InputError, suggestion
@@ -102,6 +104,10 @@ def parse_config(content: Mapping[str, Any], place: str) -> BuildConfig:
     given = {name: _value(value, types_of[name], f"{place}: {name}") for name, value in content.items()}
     size = given.pop("shard_size", "256MB")
     sources = _sources(given.pop("sources"), place)
+    if given.get("energon") and given["energon"] not in FIELD_MAPS:
+        raise InputError(
+            f"{place}: energon {given['energon']!r} is not known.{suggestion(given['energon'], FIELD_MAPS)}"
+        )
     config = BuildConfig(shard_bytes=_bytes(size, place), sources=sources, **given)
     if config.workers < 1 or config.max_rejected < 0 or not 0 <= config.val_fraction <= 1 or config.shard_bytes < 1:
         raise InputError(f"{place}: workers and shard_size are 1 or more, max_rejected 0 or more, val_fraction 0 to 1")

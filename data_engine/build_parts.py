@@ -148,6 +148,7 @@ def _row(sample: StoredSample, record: RecordMembers, places: list[tuple[str, in
         "key": sample.key,
         "source": sample.source,
         "places": places,
+        "extensions": [extension for extension, _ in record.members.values()],
         "bytes": sum(BLOCK + padded(size) for _, _, size in places),
         "text": sample.text_characters,
         "sizes": record.image_sizes,

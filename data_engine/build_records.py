@@ -31,6 +31,7 @@ from data_engine.build_config import BuildConfig
 from data_engine.build_parts import Part, PartFile, read_part, read_parts, write_part
 from data_engine.build_splits import split_rows
 from data_engine.data_card import card_page, make_card
+from data_engine.energon_meta import check_energon, sample_places, write_energon
 from data_engine.index import key_hash, write_index
 from data_engine.output_folder import BUILD_FILE, CARD_FILE, CARD_PAGE, REJECTED_FILE, check_output, put_in_place
 from data_engine.progress import tracked
@@ -196,6 +197,8 @@ def _finish(config: BuildConfig, work: Path, parts: Sequence[PartFile], reused: 
     if not rows:
         raise InputError(f"none of the {len(rejected)} samples is sound. The first: {rejected[0]['reason']}")
     splits, _ = split_rows(rows, config.sources, config.val_fraction)
+    if config.energon:
+        check_energon(config.energon, rows, splits)
     folder = work / "result"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -208,6 +211,8 @@ def _finish(config: BuildConfig, work: Path, parts: Sequence[PartFile], reused: 
         rules.update(part.rules)
     card |= {"identity": identity, "image_rules": dict(sorted((+rules).items()))}
     _write_notes(config, folder, card, rejected)
+    if config.energon:
+        write_energon(folder, config.energon, splits[0], shards, sample_places(rows, places))
     fingerprint = _fingerprint(config, (part.name for part in parts))
     _write(folder / BUILD_FILE, _json({"fingerprint": fingerprint, "identity": identity}))
     put_in_place(folder, config.output.resolve(), config.overwrite)

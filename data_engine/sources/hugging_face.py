@@ -17,13 +17,15 @@ from data_engine.sources.source import Source
 from data_engine.stored_sample import StoredFile, StoredSample, placeholder_fault
 from mmzoo.errors import InputError, suggestion
 
+ROWS_AT_ONCE = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceSource(Source):
     """`folder`: what save_to_disk wrote; `part`: which split of a folder of several.
 
-    Columns: `image` (an Image, or a list of them), `text`, or `conversation` in the layouts of llava.py; other columns
-    go to meta.
+    Columns: `image` (an Image, or a list of them), `text`, or `conversation` in the layouts of llava.py; those of
+    `ignore` are left out, all others go to meta.
     """
 
     folder: Path
@@ -31,19 +33,23 @@ class HuggingFaceSource(Source):
     image: str | None = None
     text: str | None = None
     conversation: str | None = None
+    ignore: tuple[str, ...] = ()
 
     def samples(self) -> Iterator[StoredSample]:
         """See Source."""
         rows = self._rows()
         used = [name for name in (self.image, self.text, self.conversation) if name]
-        for name in used:
+        for name in (*used, *self.ignore):
             if name not in rows.column_names:
                 raise InputError(f"{self.folder} has no column {name!r}.{suggestion(name, rows.column_names)}")
         if not used:
             raise InputError(f"name a column of {self.folder}: image, text or conversation")
-        for number, values in enumerate(rows, 1):
+        plain = (values for table in rows.iter(ROWS_AT_ONCE) for values in table.to_pylist())
+        for number, values in enumerate(plain, 1):
             row = Row(f"{self.folder}, row {number - 1}", number, values)
-            yield self.sample(number, f"row {number - 1}", **self._fields(row), meta=_plain(row, row.rest(*used)))
+            yield self.sample(
+                number, f"row {number - 1}", **self._fields(row), meta=_plain(row, row.rest(*used, *self.ignore))
+            )
 
     def _rows(self) -> Any:
         try:
@@ -60,9 +66,7 @@ class HuggingFaceSource(Source):
             found = found[self.part]
         elif self.part is not None:
             raise InputError(f"{self.folder} has no parts, take out `part: {self.part}`")
-        for name, feature in found.features.items():
-            found = found.cast_column(name, _undecoded(feature))
-        return found
+        return found.with_format("arrow")  # as stored: images are not decoded, nothing is cached
 
     def _fields(self, row: Row) -> dict[str, Any]:
         fields: dict[str, Any] = {}
@@ -90,16 +94,6 @@ class HuggingFaceSource(Source):
         return StoredFile(name, Path(entry["path"]))
 
 
-def _undecoded(feature: Any) -> Any:
-    import datasets
-
-    if isinstance(feature, datasets.Image):
-        return datasets.Image(decode=False)
-    if isinstance(feature, datasets.List):
-        return datasets.List(_undecoded(feature.feature))
-    return feature
-
-
 def _first(turns: Any) -> Any:
     return turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
 
@@ -109,5 +103,5 @@ def _plain(row: Row, values: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError) as fault:
-        raise row.fail(f"a column cannot be kept as JSON ({fault}). Remove it from the data set first") from None
+        raise row.fail(f"a column cannot be kept as JSON ({fault}). List it under `ignore`") from None
     return values

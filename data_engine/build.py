@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from data_engine.byte_size import byte_size
 from data_engine.decode import quiet_pillow
 from data_engine.image_shards import DEFAULT_VAL_FRACTION, BuildSettings, BuildSummary, build_image_shards
 from data_engine.output_folder import REJECTED_FILE
@@ -19,17 +19,7 @@ from mmzoo.errors import EXIT_OK, CommandParser, InputError
 
 __all__ = ["BuildSettings", "BuildSummary", "build_image_shards", "byte_size", "main", "summary_text"]
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 NAMED_FILES = 10  # of each list in the summary
-
-
-def byte_size(text: str) -> int:
-    """Bytes of "256MB", "1GiB", "4096". InputError otherwise."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip(), re.IGNORECASE)
-    unit = UNITS.get(match.group(2).upper()) if match else None
-    if match is None or unit is None:
-        raise InputError(f"{text!r} is not a size. Write for example 256MB or 1GiB")
-    return int(float(match.group(1)) * unit)
 
 
 def summary_text(summary: BuildSummary) -> str:

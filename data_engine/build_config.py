@@ -27,6 +27,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from data_engine.byte_size import byte_size
 from data_engine.energon_meta import FIELD_MAPS
 from data_engine.sources.source import Source, key_stem
 from data_engine.splits import SPLITS, group_pattern
@@ -115,8 +116,6 @@ def parse_config(content: Mapping[str, Any], place: str) -> BuildConfig:
 
 
 def _bytes(size: str | int, place: str) -> int:
-    from data_engine.build import byte_size
-
     try:
         return byte_size(str(size))
     except InputError as mistake:

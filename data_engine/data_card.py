@@ -62,7 +62,7 @@ def _histogram(values: Sequence[int]) -> dict[str, int]:
     """By ranges between powers of two; none has a range of its own."""
     array = np.array(values, np.int64)
     none = int((array == 0).sum())
-    return {**({"0": none} if none else {}), **(size_histogram(array[array > 0]) if none < len(array) else {})}
+    return {**({"0": none} if none else {}), **size_histogram(array[array > 0])}
 
 
 def card_page(card: Mapping[str, Any], title: str) -> str:

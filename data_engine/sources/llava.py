@@ -42,9 +42,8 @@ class LlavaSource(Source):
             turns = self._with_placeholder(read_turns(row), len(files))
             fault = placeholder_fault(turns, len(files))
             if fault:
-                raise row.fail(
-                    f"{fault}. Mend the row, or set missing_placeholder: prefix where each row has one image"
-                )
+                lacks = fault.startswith("0 ") and len(files) == 1
+                raise row.fail(f"{fault}. Mend the row{', or set missing_placeholder: prefix' if lacks else ''}")
             meta = row.rest("image", "images", *LISTS)
             yield self.sample(
                 row.number, self.origin(row, self.annotations), images=files, conversation=turns, meta=meta

@@ -92,6 +92,7 @@ def test_a_second_build_does_nothing_until_something_changed(tmp_path, config, c
 
 def test_a_picture_in_two_samples_stays_in_one_split(tmp_path, captions):
     config = {"output": str(tmp_path / "out"), "val_fraction": 0.4}
+    split: list[int] = []
     for number in range(4):
         source = {"kind": "captions", "name": f"c{number}", "images": str(captions)}
         build_records(parse_config({**config, "output": str(tmp_path / f"out{number}"), "sources": [source]}, "c"))
@@ -274,3 +275,12 @@ def test_sources_follow_each_other_by_their_keys(tmp_path):
     assert keys == sorted(keys)
     assert lint_folder(tmp_path / "out") == []
     assert config_of(tmp_path, *given).shaping == config_of(tmp_path / "other", *given, workers=3).shaping
+
+
+def test_shards_of_text_alone_can_be_inspected(tmp_path, dialogs, capsys):
+    source = {"kind": "llava", "name": "Dialogs", "annotations": str(dialogs)}
+    build_records(parse_config({"output": str(tmp_path / "talk"), "sources": [source]}, "c"))
+    assert main(["data", "inspect", str(tmp_path / "talk")]) == 0
+    assert "longer side" not in capsys.readouterr().out
+    assert main(["data", "inspect", str(tmp_path / "talk"), "--sample", "dialogs-000000003"]) == 0
+    assert json.loads(capsys.readouterr().out)["origin"] == "dialogs.jsonl:3"

@@ -145,7 +145,8 @@ def test_zoom_chains_over_large_photographs(aerial, tmp_path):
     samples = list(source.samples())
     assert len(samples) == len(rows) > 10
     for sample, row in zip(samples, rows, strict=True):
-        x1, y1, x2, y2 = sample.regions[0].box or ()
+        assert sample.regions[0].box is not None
+        x1, y1, x2, y2 = sample.regions[0].box
         assert 0 <= x1 < x2 <= row["image_ori_width"]
         assert 0 <= y1 < y2 <= row["image_ori_height"]
 

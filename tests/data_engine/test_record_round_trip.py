@@ -123,10 +123,10 @@ def test_a_reader_decodes_each_field_by_its_type(tmp_path, sample):
 
 
 def test_shards_are_plain_webdataset(tmp_path, sample):
-    import webdataset
+    from webdataset.compat import WebDataset
 
     built(tmp_path / "shards", ListSource(name="made", given=(sample,)))
-    found = list(webdataset.WebDataset(str(tmp_path / "shards/shard-000000.tar"), shardshuffle=False))
+    found = list(WebDataset(str(tmp_path / "shards/shard-000000.tar"), shardshuffle=False))
     assert set(found[0]) - {"__key__", "__url__", "__local_path__"} == {
         *("json", "png", "image1.png", "mask.png", "raster.tif")
     }

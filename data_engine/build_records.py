@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,8 @@ def _work_folder(output: Path) -> Iterator[Path]:
             leftover.unlink()
         yield work
     finally:
+        with suppress(OSError):  # it is not empty: parts are kept for the next start
+            work.rmdir()
         os.close(lock)
 
 

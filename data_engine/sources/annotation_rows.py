@@ -129,14 +129,13 @@ class _Pieces:
     def __init__(self, file: Path, stream: TextIO) -> None:
         self.file, self.stream = file, stream
         self.line = 1
-        self._text, self._at, self._ended = "", 0, False
+        self._text, self._at = "", 0
         self._decoder = json.JSONDecoder()
 
     def _more(self, count: int) -> bool:
         piece = self.stream.read(count)
         self._text, self._at = self._text[self._at :] + piece, 0
-        self._ended = not piece
-        return not self._ended
+        return bool(piece)
 
     def _skip(self, count: int) -> None:
         self.line += self._text.count("\n", self._at, self._at + count)
@@ -162,7 +161,10 @@ class _Pieces:
         self._skip(1)
 
     def value(self) -> Any:
-        """Takes one JSON value, reading twice as much each time it turns out to be longer."""
+        """Takes one JSON value, reading twice as much each time it turns out to be longer.
+
+        A bare number may be taken in half where a piece ends; rows are objects, so it is refused in any case.
+        """
         want = PIECE
         while True:
             try:
@@ -172,8 +174,6 @@ class _Pieces:
                     raise InputError(f"{self.file}:{self.line}: not JSON ({_json_fault(fault)})") from None
                 want *= 2
                 continue
-            if stop == len(self._text) and not self._ended and self._more(PIECE):
-                continue  # a number may go on in the next piece
             self._skip(stop - self._at)
             return value
 

@@ -88,6 +88,10 @@ def test_a_second_build_does_nothing_until_something_changed(tmp_path, config, c
     assert main(["data", "build", "-c", str(config), "--overwrite"]) == 0
     reader = ShardReader(ShardIndex.open(tmp_path / "mix"))
     assert reader.sample(0).fields["text"] == "another text"
+    (captions / "p01.png").write_bytes(encode(picture(99), "PNG"))
+    assert main(["data", "build", "-c", str(config), "--overwrite"]) == 0
+    reader = ShardReader(ShardIndex.open(tmp_path / "mix"))
+    assert (reader.sample(1).fields["image"] == picture(99)).all()
 
 
 def test_a_picture_in_two_samples_stays_in_one_split(tmp_path, captions):
@@ -284,3 +288,11 @@ def test_shards_of_text_alone_can_be_inspected(tmp_path, dialogs, capsys):
     assert "longer side" not in capsys.readouterr().out
     assert main(["data", "inspect", str(tmp_path / "talk"), "--sample", "dialogs-000000003"]) == 0
     assert json.loads(capsys.readouterr().out)["origin"] == "dialogs.jsonl:3"
+
+
+def test_a_build_that_never_began_leaves_nothing(tmp_path, dialogs):
+    dialogs.write_text("{")
+    source = {"kind": "llava", "name": "Dialogs", "annotations": str(dialogs)}
+    with pytest.raises(InputError, match=r"dialogs\.jsonl:1: not JSON"):
+        build_records(parse_config({"output": str(tmp_path / "talk"), "sources": [source]}, "c"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dialogs.jsonl"]

@@ -1,14 +1,17 @@
-"""`mmzoo data build images SRC DST`: a folder of images becomes webdataset shards with an index, or nothing."""
+"""`mmzoo data build images SRC DST`: a folder of images becomes webdataset shards with an index, or nothing.
+`mmzoo data build -c CONFIG`: so do conversations, captions, detections, masks, rasters of several sources.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from data_engine.byte_size import byte_size
 from data_engine.decode import quiet_pillow
 from data_engine.image_shards import DEFAULT_VAL_FRACTION, BuildSettings, BuildSummary, build_image_shards
 from data_engine.output_folder import REJECTED_FILE
@@ -16,17 +19,7 @@ from mmzoo.errors import EXIT_OK, CommandParser, InputError
 
 __all__ = ["BuildSettings", "BuildSummary", "build_image_shards", "byte_size", "main", "summary_text"]
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 NAMED_FILES = 10  # of each list in the summary
-
-
-def byte_size(text: str) -> int:
-    """Bytes of "256MB", "1GiB", "4096". InputError otherwise."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip(), re.IGNORECASE)
-    unit = UNITS.get(match.group(2).upper()) if match else None
-    if match is None or unit is None:
-        raise InputError(f"{text!r} is not a size. Write for example 256MB or 1GiB")
-    return int(float(match.group(1)) * unit)
 
 
 def summary_text(summary: BuildSummary) -> str:
@@ -50,7 +43,7 @@ def summary_text(summary: BuildSummary) -> str:
 
 
 def _parser(prog: str) -> CommandParser:
-    parser = CommandParser(prog=prog, description=__doc__)
+    parser = CommandParser(prog=prog, description=__doc__, epilog=f"A config is explained by: {prog} -c FILE --help")
     add = parser.add_argument
     add("kind", choices=["images"], help="what the files are")
     add("source", type=Path, metavar="SRC", help="folder of images, at any depth")
@@ -64,8 +57,33 @@ def _parser(prog: str) -> CommandParser:
     return parser
 
 
+def _from_config(argv: Sequence[str], prog: str) -> int:
+    """`mmzoo data build -c CONFIG`; its modules are imported here, the kind `images` needs none of them."""
+    from dataclasses import replace
+
+    from data_engine.build_config import __doc__ as keys
+    from data_engine.build_config import read_config
+    from data_engine.build_records import build_from_config
+
+    parser = CommandParser(prog=prog, description=keys, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config", type=Path, required=True, help="YAML file, see above")
+    parser.add_argument("--workers", type=int, help="processes, instead of the config's")
+    parser.add_argument("--overwrite", action="store_true", help="replace a shard set of ours at the output")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    given = parser.parse_args(argv)
+    config = read_config(given.config)
+    if given.workers is not None and given.workers < 1:
+        raise InputError(f"--workers {given.workers}: 1 or more are needed")
+    config = replace(config, workers=given.workers or config.workers, overwrite=given.overwrite or config.overwrite)
+    with quiet_pillow():
+        build_from_config(config, given.json)
+    return EXIT_OK
+
+
 def main(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data build`."""
+    if set(argv) & {"-c", "--config"}:
+        return _from_config(argv, prog)
     given = _parser(prog).parse_args(argv)
     settings = BuildSettings(
         source=given.source,

@@ -6,6 +6,7 @@ each array) and one `.npy` a column, opened with memory mapping:
     shard int32 (N,) | offset, size int64 (N, F) | key_hash uint64 (N,) | split uint8 (N,) | width, height int32 (N,)
 
 N samples, F fields (`fields` in index.json: the members in column order, e.g. image, json). Rows are sorted by key.
+A field that a sample lacks has offset and size 0. What is known of samples beyond that: sample_facts.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_engine.sample_facts import FactColumns, SampleFacts
 from data_engine.shards import BLOCK, ShardFile
 from mmzoo.errors import InputError
 
@@ -132,6 +134,7 @@ class ShardIndex:
         self.paths: list[Path] = [folder / name for name in self.shards]
         self.splits: list[str] = content["splits"]["names"]
         self._columns: dict[str, np.ndarray] = {}
+        self._image_starts: np.ndarray | None = None
 
     @property
     def remedy(self) -> str:
@@ -213,6 +216,35 @@ class ShardIndex:
         """The places of many rows at once."""
         columns = [self.column(name)[rows].tolist() for name in ("shard", "offset", "size")]
         return [SamplePlace(*values) for values in zip(*columns, strict=True)]
+
+    def has_column(self, name: str) -> bool:
+        """Whether the index lists a column; shards of before lack those that were added since."""
+        return name in self.content["columns"]
+
+    def facts(self, row: int) -> SampleFacts:
+        """Characters of text, image sizes and bytes of a row, without reading the sample."""
+        sizes = self.column("size")[row].tolist()
+        held = {field: size for field, size in zip(self.fields, sizes, strict=True) if size}
+        if not self.has_column("image_count"):
+            return SampleFacts(0, [self._first_image(row)] if "image" in self.fields else [], held)
+        if self._image_starts is None:
+            self._image_starts = np.concatenate([[0], np.cumsum(self.column("image_count"), dtype=np.int64)])
+        span = slice(*self._image_starts[row : row + 2].tolist())
+        widths, heights = (self.column(name)[span].tolist() for name in ("image_width", "image_height"))
+        return SampleFacts(int(self.column("text_chars")[row]), list(zip(widths, heights, strict=True)), held)
+
+    def _first_image(self, row: int) -> tuple[int, int]:
+        return int(self.column("width")[row]), int(self.column("height")[row])
+
+    def fact_columns(self) -> FactColumns:
+        """The same of all rows as arrays; see sample_facts.py."""
+        rows = np.arange(self.count, dtype=np.int64)
+        if self.has_column("image_count"):
+            image_rows = np.repeat(rows, self.column("image_count"))
+            sizes = (self.column("image_width"), self.column("image_height"))
+            return FactColumns(self.column("text_chars"), image_rows, *sizes)
+        shown = rows if "image" in self.fields else rows[:0]
+        return FactColumns(np.zeros_like(rows), shown, self.column("width")[shown], self.column("height")[shown])
 
     def key(self, row: int) -> str:
         """Key of a row, read from the header that stands before its first member."""

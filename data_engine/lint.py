@@ -18,6 +18,7 @@ import numpy as np
 from data_engine.code_fields import CODES, CODES_EXTENSION, CodesField
 from data_engine.decode import EXTENSIONS, decode_image, read_header
 from data_engine.index import INDEX_FILE, INDEX_FOLDER, file_sha256, read_description
+from data_engine.lint_records import RECORD_EXTENSION, is_record, record_faults
 from data_engine.progress import tracked
 from data_engine.records import SAMPLE_KEYS, SAMPLE_SCHEMA
 from data_engine.shards import BLOCK, KEY_PATTERN
@@ -113,7 +114,7 @@ def _lint_shard(tar: Path, content: dict[str, Any] | None, keys: dict[bytes, str
             found.append(Finding(tar.name, group.key, group.offset, f"key out of order, after {last}"))
         keys.setdefault(digest, tar.name)
         last = group.key
-        found += _lint_codes(tar.name, group, codes) if codes else _lint_group(tar.name, group)
+        found += _lint_content(tar.name, group, codes)
     yield from found
     if content is not None and as_indexed and starts != _indexed_starts(tar, content):
         yield Finding(tar.name, None, None, "the offsets in the index are not those of the members")
@@ -193,7 +194,7 @@ def _name_faults(info: tarfile.TarInfo, key: str, extension: str) -> Iterator[st
     if not info.isreg():
         kind = "a symlink" if info.issym() else "a hard link" if info.islnk() else "no regular file"
         yield f"member {info.name!r} is {kind}"
-    if "." in extension and extension != CODES_EXTENSION:
+    if "." in extension and extension != CODES_EXTENSION and not RECORD_EXTENSION.fullmatch(extension):
         yield f"dotted stem in {info.name!r}: readers cut the key at the first dot"
     last = extension.rpartition(".")[2].lower()
     if extension == CODES_EXTENSION:
@@ -232,6 +233,21 @@ def _codes_fault(data: bytes, field: CodesField) -> str | None:
     except InputError as mistake:
         return str(mistake)
     return None
+
+
+def _lint_content(shard: str, group: _Group, codes: CodesField | None) -> Iterator[Finding]:
+    if codes:
+        yield from _lint_codes(shard, group, codes)
+        return
+    members = {member.extension: member for member in group.members}
+    if "json" not in members or not is_record(members["json"].data):
+        yield from _lint_group(shard, group)
+        return
+    data = {extension: member.data for extension, member in members.items()}
+    if len(members) < len(group.members):
+        yield Finding(shard, group.key, group.offset, "two members under one extension")
+    for extension, what in record_faults(group.key, data):
+        yield Finding(shard, group.key, members[extension].offset if extension in members else group.offset, what)
 
 
 def _lint_group(shard: str, group: _Group) -> Iterator[Finding]:

@@ -41,7 +41,7 @@ def describe(index: ShardIndex) -> dict[str, Any]:
         **{f"{field}_bytes": _bytes_of(index, field) for field in index.fields if field != "json"},
         **{name: content[name] for name in ("formats", CODES) if name in content},
         "first_keys": [index.key(row) for row in range(min(FIRST_KEYS, index.count))],
-        "longer_side_px": size_histogram(longer),
+        "longer_side_px": size_histogram(longer[longer > 0]),  # a sample of text has none
     }
 
 
@@ -51,6 +51,8 @@ def _bytes_of(index: ShardIndex, field: str) -> int:
 
 def size_histogram(sides: np.ndarray) -> dict[str, int]:
     """How many sides, in px, lie in each range between powers of two, e.g. {"128-255": 12}; empty ends are left out."""
+    if not len(sides):
+        return {}
     powers = np.floor(np.log2(np.maximum(sides, 1))).astype(int)
     counts = np.bincount(powers)
     return {f"{2**power}-{2 ** (power + 1) - 1}": int(counts[power]) for power in range(powers.min(), len(counts))}
@@ -60,8 +62,8 @@ def _description_text(described: dict[str, Any]) -> str:
     histogram = described.pop("longer_side_px")
     width = max(map(len, described))
     lines = [f"{name:<{width}}  {_value_text(value)}" for name, value in described.items()]
-    lines += ["", "longer side, px"]
-    most = max(histogram.values())
+    lines += ["", "longer side, px"] if histogram else []
+    most = max(histogram.values(), default=0)
     lines += [f"{span:>13}  {count:>9}  {'#' * -(-40 * count // most)}" for span, count in histogram.items()]
     return "\n".join(lines) + "\n"
 

@@ -18,7 +18,11 @@ from data_engine.index import INDEX_FILE, INDEX_FOLDER
 from mmzoo.errors import InputError
 
 REJECTED_FILE = "rejected.jsonl"
-OUR_FILES = re.compile(rf"shard-\d{{6}}\.tar|{REJECTED_FILE}|{INDEX_FOLDER}|{INDEX_FOLDER}/({INDEX_FILE}|\w+\.npy)")
+BUILD_FILE, CARD_FILE, CARD_PAGE = "build.json", "data_card.json", "DATA_CARD.md"
+OUR_FILES = re.compile(
+    rf"shard-\d{{6}}\.tar(\.idx)?|{REJECTED_FILE}|{INDEX_FOLDER}|{INDEX_FOLDER}/({INDEX_FILE}|\w+\.npy)"
+    rf"|{BUILD_FILE}|{CARD_FILE}|{CARD_PAGE}|\.nv-meta|\.nv-meta/(\.info\.json|dataset\.yaml|split\.yaml|index\.(sqlite|uuid))"
+)
 
 
 def check_output(folder: Path, overwrite: bool) -> None:
@@ -56,7 +60,7 @@ def replaced_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # held as long as this process lives, see _sweep
         yield building
-        _put_in_place(building, folder, overwrite)
+        put_in_place(building, folder, overwrite)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -89,7 +93,8 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _put_in_place(building: Path, folder: Path, overwrite: bool) -> None:
+def put_in_place(building: Path, folder: Path, overwrite: bool) -> None:
+    """Makes a finished folder `folder`, in place of what may be there. InputError: see check_output."""
     check_output(folder, overwrite)  # again: building may have taken hours
     old = building.with_name(f"{building.name}.old")
     try:

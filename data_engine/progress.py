@@ -10,8 +10,8 @@ Item = TypeVar("Item")
 PATIENCE = 2.0  # seconds
 
 
-def tracked(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """Yields `items`; after two seconds a bar "what n/total" appears on stderr."""
+def tracked(items: Iterable[Item], what: str, total: int | None) -> Iterator[Item]:
+    """Yields `items`; after two seconds a bar "what n/total" appears on stderr. `total`: None where it is unknown."""
     start, bar, task = time.monotonic(), None, None
     try:
         for done, item in enumerate(items):

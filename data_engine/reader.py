@@ -18,8 +18,10 @@ from data_engine.broken_samples import BrokenSampleError, Fault
 from data_engine.code_fields import CODES, CodesField
 from data_engine.decode import DecodeRules, decode_image
 from data_engine.index import SamplePlace, ShardIndex, key_in_header
-from data_engine.records import SAMPLE_SCHEMA, Sample
+from data_engine.record_members import decode_field, unpack_record
+from data_engine.records import RECORD_SCHEMA, RECORDS, SAMPLE_SCHEMA, Sample
 from data_engine.shards import BLOCK
+from data_engine.stored_sample import StoredSample
 from mmzoo.errors import InputError
 
 MAX_OPEN_FILES = 64
@@ -124,6 +126,8 @@ class ShardReader:
     def sample(self, row: int, place: SamplePlace | None = None) -> Sample:
         """A decoded sample; its image is the caller's own copy. `place`: where it lies, if known already."""
         key, members = self.members(row, place)
+        if self.index.content.get("kind") == RECORDS:
+            return self._record(row, key, members)
         fields: dict[str, Any] = {}
         if "image" in members:
             fields["image"] = self._image(row, members["image"])
@@ -133,6 +137,32 @@ class ShardReader:
             except InputError as mistake:
                 raise self.broken(row, CODES, str(mistake)) from None
         return Sample(key, self.index.source, fields, self.parsed(row, members["json"]))
+
+    def stored(self, row: int) -> StoredSample:
+        """A sample of a record shard as it was stored, nothing decoded."""
+        key, members = self.members(row)
+        try:
+            return unpack_record(key, members)
+        except InputError as mistake:
+            raise self.broken(row, "json", str(mistake)) from None
+
+    def _record(self, row: int, key: str, members: dict[str, bytes]) -> Sample:
+        meta = self.parsed(row, members["json"])
+        fields: dict[str, Any] = {}
+        field = "json"
+        try:
+            stored = unpack_record(key, members)
+            for field, data in members.items():
+                if field == "image":
+                    fields[field] = self._image(row, data)
+                elif field != "json":
+                    fields[field] = decode_field(field, data, self.rules)
+        except BrokenSampleError:
+            raise
+        except InputError as mistake:
+            raise self.broken(row, field, str(mistake)) from None
+        typed = {"conversation": stored.conversation, "regions": stored.regions}
+        return Sample(key, stored.source, {**fields, **typed, "text": stored.text, "number": stored.number}, meta)
 
     def _image(self, row: int, data: bytes) -> np.ndarray:
         image = self.cache.get(row)
@@ -148,8 +178,12 @@ class ShardReader:
         """Key and members of a sample, by field, with one read: they lie side by side, each behind its header."""
         place = place or self.index.places([row])[0]
         start = place.offsets[0] - BLOCK
-        data = self._read(row, place.shard, start, place.offsets[-1] + place.sizes[-1] - start)
-        spans = zip(self.index.fields, place.offsets, place.sizes, strict=True)
+        end = place.offsets[-1] + place.sizes[-1]
+        spans = list(zip(self.index.fields, place.offsets, place.sizes, strict=True))
+        if not all(place.sizes):  # a field that a sample lacks, as only records have
+            spans = [span for span in spans if span[2]]
+            end = max(offset + size for _, offset, size in spans)
+        data = self._read(row, place.shard, start, end - start)
         members = {field: data[offset - start : offset - start + size] for field, offset, size in spans}
         return key_in_header(data[:BLOCK]), members
 
@@ -160,8 +194,9 @@ class ShardReader:
             version = meta["schema_version"]
         except (ValueError, LookupError, TypeError, RecursionError) as fault:
             raise self.broken(row, "json", f"not the json of a sample ({fault})") from None
-        if version != SAMPLE_SCHEMA:
-            raise self.broken(row, "json", f"schema version {version!r}, known is {SAMPLE_SCHEMA}")
+        known = RECORD_SCHEMA if self.index.content.get("kind") == RECORDS else SAMPLE_SCHEMA
+        if version != known:
+            raise self.broken(row, "json", f"schema version {version!r}, known is {known}")
         return meta
 
     def broken(self, row: int, field: str, reason: str) -> BrokenSampleError:

@@ -20,6 +20,8 @@ from typing import Any
 
 SAMPLE_SCHEMA = 1
 SAMPLE_KEYS = ("schema_version", "source", "path", "sha256", "width", "height", "mode", "format")
+RECORD_SCHEMA = 2  # of samples with other fields than one image, see record_members.py
+RECORDS = "records"  # the kind, in index.json, of shards of such samples
 RESERVED_BATCH_KEYS = ("sample_ids", "positions")
 
 
@@ -28,7 +30,10 @@ class Sample:
     """One sample, read and decoded.
 
     `fields` of an image shard is {"image": uint8 (H, W, 3), RGB}, of a code shard {"codes": int16 or int32 (h, w, L)},
-    see code_fields.py; `meta` is the sample's json.
+    see code_fields.py; `meta` is the sample's json. A record shard gives, where the sample has them, {"image",
+    "image1", ...: uint8 (H, W, 3), "mask": int32 (H, W), "raster", "raster1", ...: (bands, H, W) in their own dtype},
+    and always {"conversation": tuple of Turn, "regions": tuple of Region, "text": str or None, "number": float or
+    None}, see stored_sample.py.
     """
 
     key: str

@@ -51,6 +51,13 @@ def sample_key(path: str) -> str:
     return f"{readable or 'sample'}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
+def member_header(name: str, size: int) -> bytes:
+    """The tar header of a member of `size` bytes: BLOCK bytes that depend on nothing else."""
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = size, 0o644
+    return header.tobuf(tarfile.USTAR_FORMAT)
+
+
 class ShardWriter:
     """Writes samples into `folder`, beginning a new shard when `shard_bytes` would be passed. Use as a context."""
 
@@ -80,7 +87,7 @@ class ShardWriter:
             raise ValueError(f"key {key!r} after {self._last_key!r}: keys come sorted, each once")
         if not all(members.values()):
             raise ValueError(f"key {key!r}: a member is empty")
-        size = sum(BLOCK + _padded(len(data)) for data in members.values())
+        size = sum(BLOCK + padded(len(data)) for data in members.values())
         if self._file is not None and self._offset + size + len(END_OF_TAR) > self.shard_bytes:
             self.close()
         if self._file is None:
@@ -101,12 +108,10 @@ class ShardWriter:
         self._offset = self._samples = 0
 
     def _add_member(self, name: str, data: bytes) -> MemberPlace:
-        header = tarfile.TarInfo(name)
-        header.size, header.mode = len(data), 0o644
-        self._write(header.tobuf(tarfile.USTAR_FORMAT))
+        self._write(member_header(name, len(data)))
         place = MemberPlace(len(self.shards), self._offset, len(data))
         self._write(data)
-        self._write(bytes(_padded(len(data)) - len(data)))
+        self._write(bytes(padded(len(data)) - len(data)))
         return place
 
     def _write(self, data: bytes) -> None:
@@ -116,5 +121,6 @@ class ShardWriter:
         self._offset += len(data)
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """`size` bytes, filled up to whole blocks."""
     return -(-size // BLOCK) * BLOCK

@@ -1,0 +1,171 @@
+"""A build in parts: the samples of all sources, cut into runs of a few hundred, each written by one process.
+
+Where a part ends follows from the samples alone, and its name is the hash of what it is made from. So the number of
+processes changes nothing, and after a kill the parts that are whole are used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_engine.build_config import PlacedSource
+from data_engine.record_members import RecordMembers, pack_record
+from data_engine.shards import BLOCK, member_header, padded
+from data_engine.stored_sample import StoredFile, StoredSample
+from mmzoo.errors import InputError
+
+PART_SAMPLES = 512
+PART_BYTES = 64_000_000  # of files, known from their sizes; a part ends with the sample that passes it
+PART_RULES = 1  # a part of other rules is made again
+
+
+@dataclass(slots=True)
+class Part:
+    """A run of samples, read from the sources and not yet judged; `name` is the hash of all that decides its bytes."""
+
+    samples: list[StoredSample] = field(default_factory=list)
+    bytes: int = 0
+    digest: Any = field(default_factory=lambda: hashlib.sha256(f"part {PART_RULES}".encode()))
+
+    @property
+    def name(self) -> str:
+        return self.digest.hexdigest()[:32]
+
+    def add(self, sample: StoredSample) -> None:
+        """Appends a sample, with the size and date of its files."""
+        self.samples.append(sample)
+        self.digest.update(repr(sample).encode("utf-8", "backslashreplace"))
+        for file in sample.files:
+            size, stamp = _stamp(file)
+            self.bytes += size
+            self.digest.update(stamp)
+
+
+def _stamp(file: StoredFile) -> tuple[int, bytes]:
+    """Size in bytes, and what changes when the file does; a file that is absent has a stamp, too."""
+    if file.data is not None:
+        return len(file.data), hashlib.sha256(file.data).digest()
+    try:
+        status = Path(file.path or file.name).stat()
+    except OSError as fault:
+        return 0, f"errno {fault.errno}".encode()
+    return file.size or status.st_size, f"{status.st_size} {status.st_mtime_ns}".encode()
+
+
+def read_parts(sources: Sequence[PlacedSource]) -> Iterator[Part]:
+    """The samples of all sources, in parts. InputError: an annotation that is damaged; a source without a sample."""
+    part = Part()
+    for placed in sources:
+        empty = True
+        for sample in placed.source.samples():
+            empty = False
+            part.add(sample)
+            if len(part.samples) >= PART_SAMPLES or part.bytes >= PART_BYTES:
+                yield part
+                part = Part()
+        if empty:
+            raise InputError(f"source {placed.source.name!r} has no sample. Mend its paths, or take it out")
+    if part.samples:
+        yield part
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """A part that is written: `<name>.tar`, the members of its samples, and `<name>.json`, what is known of them.
+
+    `rows`: one a sound sample, in order; see `_row`. `rejected`: of the others source, origin, key, reason. `rules`:
+    how often each image rule of decode.py applied.
+    """
+
+    name: str
+    rows: list[dict[str, Any]]
+    rejected: list[dict[str, str]]
+    rules: dict[str, int]
+
+
+def read_part(folder: Path, name: str) -> PartFile | None:
+    """A part that was written whole, or None."""
+    try:
+        content = json.loads((folder / f"{name}.json").read_bytes())
+        if (folder / f"{name}.tar").stat().st_size != content["bytes"]:
+            return None
+        return PartFile(name, content["rows"], content["rejected"], content["rules"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def write_part(folder: Path, name: str, samples: Sequence[StoredSample]) -> None:
+    """Judges the samples and writes the part; it is there whole, or not at all. OSError: the disk refuses."""
+    rows, rejected, rules = [], [], Counter()
+    building = folder / f"{name}.tar.building"
+    with building.open("wb") as file:
+        for sample in samples:
+            try:
+                record = pack_record(sample, rules)
+            except InputError as mistake:
+                where = {"source": sample.source, "origin": sample.origin, "key": sample.key}
+                rejected.append({**where, "reason": str(mistake)})
+                continue
+            rows.append(_row(sample, record, _write(file, sample.key, record)))
+        size = file.tell()
+        _flush(file)
+    building.rename(folder / f"{name}.tar")
+    content = {"bytes": size, "rows": rows, "rejected": rejected, "rules": dict(rules)}
+    notes = folder / f"{name}.json.building"
+    with notes.open("wb") as file:
+        file.write(json.dumps(content).encode())
+        _flush(file)
+    notes.rename(folder / f"{name}.json")
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _write(file: Any, key: str, record: RecordMembers) -> list[tuple[str, int, int]]:
+    """Appends the members; returns (field, offset from the sample's start, size) of each, in bytes."""
+    start, places = file.tell(), []
+    for name, (extension, data) in record.members.items():
+        file.write(member_header(f"{key}.{extension}", len(data)))
+        places.append((name, file.tell() - start, len(data)))
+        file.write(data + bytes(padded(len(data)) - len(data)))
+    return places
+
+
+def _row(sample: StoredSample, record: RecordMembers, places: list[tuple[str, int, int]]) -> dict[str, Any]:
+    """What the index and the card need of a sample; `bytes` counts headers and padding, `hashes` decide its split."""
+    content = record.content
+    spoken = json.dumps([content["conversation"], content["text"]], ensure_ascii=False)
+    return {
+        "key": sample.key,
+        "source": sample.source,
+        "places": places,
+        "extensions": [extension for extension, _ in record.members.values()],
+        "bytes": sum(BLOCK + padded(size) for _, _, size in places),
+        "text": sample.text_characters,
+        "sizes": record.image_sizes,
+        "extent": record.extent,
+        "hashes": record.hashes or [hashlib.sha256(spoken.encode("utf-8", "backslashreplace")).hexdigest()],
+        "names": [file.name for file in sample.files[:1]],
+        "license": sample.license,
+        "formats": [entry.get("format", "GeoTIFF") for name in ("images", "rasters") for entry in content[name]],
+        "labels": dict(Counter(region.label for region in sample.regions)),
+        "turns": len(sample.conversation),
+        "fields": sorted(_held(sample)),
+    }
+
+
+def _held(sample: StoredSample) -> set[str]:
+    """The typed fields that a sample has."""
+    names = ("images", "rasters", "mask", "conversation", "text", "number")
+    held = {name for name in names if getattr(sample, name) not in (None, ())}
+    shapes = {"boxes": "box", "quads": "quad", "polygons": "polygons", "run_lengths": "rle"}
+    return held | {name for name, shape in shapes.items() if any(getattr(region, shape) for region in sample.regions)}

@@ -29,7 +29,7 @@ class RowAccumulator:
         plan = self.plan
         count = plan.finished(row) - plan.rows.starts[row]
         done = self._sums[:, :count, : plan.columns.length].clone()
-        if count < plan.crop:
-            self._sums[:, : plan.crop - count] = self._sums[:, count:].clone()
-            self._sums[:, plan.crop - count :] = 0
+        kept = plan.crop - count
+        self._sums[:, :kept] = self._sums[:, count:].clone()
+        self._sums[:, kept:] = 0
         return done

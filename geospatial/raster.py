@@ -61,7 +61,7 @@ class Pixels(NamedTuple):
 
 
 @contextmanager
-def _rasterio_faults(path: Path) -> Iterator[None]:
+def rasterio_faults(path: Path) -> Iterator[None]:
     """rasterio's own errors as one line; pictures without coordinates are welcome."""
     try:
         with warnings.catch_warnings():
@@ -83,7 +83,7 @@ class Raster:
         self.settings = settings or RasterSettings()
         if not self.path.is_file():
             raise InputError(f"there is no raster {self.path}. Check the path")
-        with _rasterio_faults(self.path):
+        with rasterio_faults(self.path):
             self._file = rasterio.open(self.path)
         try:
             self._describe()
@@ -146,7 +146,7 @@ class Raster:
         window = window or self.whole
         area = self._checked(window)
         bands = list(self.bands)
-        with _rasterio_faults(self.path):
+        with rasterio_faults(self.path):
             stored = self._file.read(bands, window=area)
             masks = self._file.read_masks(bands, window=area) if self._has_masks else None
         valid = np.isfinite(stored).all(0)
@@ -216,7 +216,7 @@ class Raster:
 
     def stored(self, band: int, window: Window | None = None) -> np.ndarray:
         """One band as it is stored, (H, W) of its own dtype."""
-        with _rasterio_faults(self.path):
+        with rasterio_faults(self.path):
             return self._file.read(band, window=self._checked(window or self.whole))
 
     @property

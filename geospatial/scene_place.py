@@ -29,12 +29,7 @@ class Place(NamedTuple):
 
     def part(self, window: Window) -> Place:
         """The place of a window. RPC have offsets of their own, which follow it."""
-        points = [
-            GroundControlPoint(
-                each.row - window.top, each.col - window.left, each.x, each.y, each.z, each.id, each.info
-            )
-            for each in self.gcps
-        ]
+        points = [_moved(each, window) for each in self.gcps]
         rpcs = dict(self.rpcs)
         for name, shift in (("LINE_OFF", window.top), ("SAMP_OFF", window.left)):
             if shift and name in rpcs:
@@ -55,6 +50,11 @@ class Place(NamedTuple):
     def in_degrees(self, geometry: dict[str, Any]) -> dict[str, Any]:
         """A geometry in longitude and latitude (WGS 84), as it is when there is no CRS."""
         return geometry if self.crs is None else dict(transform_geom(self.crs, LONGITUDE_LATITUDE, geometry))
+
+
+def _moved(point: GroundControlPoint, window: Window) -> GroundControlPoint:
+    row, column = float(point.row or 0) - window.top, float(point.col or 0) - window.left
+    return GroundControlPoint(row, column, point.x, point.y, point.z, point.id, point.info)
 
 
 def place_of(path: Path) -> Place:

@@ -91,8 +91,8 @@ class ScenePlan(NamedTuple):
     crop: int
 
     @property
-    def count(self) -> int:
-        """Of tiles."""
+    def tiles(self) -> int:
+        """How many there are."""
         return len(self.rows.starts) * len(self.columns.starts)
 
     def finished(self, number: int) -> int:

@@ -94,7 +94,7 @@ class SceneWork:
         with refused_writes_named(self.folder):
             for layer in self.layers:
                 count = len(rows[layer.name])
-                _append(self.file(layer), memoryview(rows[layer.name]).cast("B"))
+                _append(self.file(layer), rows[layer.name].data.cast("B"))
             self.done += count
             _append(self.folder / JOURNAL, f"{self.done}\n".encode())
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import rasterio
 import torch
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
@@ -60,7 +61,7 @@ class Pixels(NamedTuple):
 
 
 @contextmanager
-def _rasterio_faults(path: Path) -> Iterator[None]:
+def rasterio_faults(path: Path) -> Iterator[None]:
     """rasterio's own errors as one line; pictures without coordinates are welcome."""
     try:
         with warnings.catch_warnings():
@@ -82,7 +83,7 @@ class Raster:
         self.settings = settings or RasterSettings()
         if not self.path.is_file():
             raise InputError(f"there is no raster {self.path}. Check the path")
-        with _rasterio_faults(self.path):
+        with rasterio_faults(self.path):
             self._file = rasterio.open(self.path)
         try:
             self._describe()
@@ -145,9 +146,9 @@ class Raster:
         window = window or self.whole
         area = self._checked(window)
         bands = list(self.bands)
-        with _rasterio_faults(self.path):
+        with rasterio_faults(self.path):
             stored = self._file.read(bands, window=area)
-            masks = self._file.read_masks(bands, window=area) if self.settings.nodata == "file" else None
+            masks = self._file.read_masks(bands, window=area) if self._has_masks else None
         valid = np.isfinite(stored).all(0)
         if masks is not None:
             valid &= (masks != 0).all(0)
@@ -157,6 +158,12 @@ class Raster:
         valid &= np.isfinite(values).all(0)  # float64 reaches further than float32
         values[:, ~valid] = 0  # NaN would spread through the first convolution
         return Pixels(values, valid)
+
+    @property
+    def _has_masks(self) -> bool:
+        """Whether the file is to be believed, and says of any pixel that it has no data: masks cost a second read."""
+        flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
+        return self.settings.nodata == "file" and any(MaskFlags.all_valid not in of_band for of_band in flags)
 
     def _in_domain(self, stored: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 becomes infinite, and so invalid
@@ -209,8 +216,13 @@ class Raster:
 
     def stored(self, band: int, window: Window | None = None) -> np.ndarray:
         """One band as it is stored, (H, W) of its own dtype."""
-        with _rasterio_faults(self.path):
+        with rasterio_faults(self.path):
             return self._file.read(band, window=self._checked(window or self.whole))
+
+    @property
+    def block_rows(self) -> int:
+        """Height of the blocks that the file is stored in, px."""
+        return int(self._file.block_shapes[self.bands[0] - 1][0])
 
     @property
     def stored_nodata(self) -> float | None:

@@ -57,6 +57,9 @@ family = Family(
 )
 
 commands = {
+    "segment": Command(
+        "geospatial.crossearth_sar.segment:main", "class maps of whole scenes: Cloud Optimized GeoTIFF, any size"
+    ),
     "pseudo-label": Command(
         "geospatial.crossearth_sar.pseudo_label:main", "label rasters by segmentation models, with confidence and votes"
     ),

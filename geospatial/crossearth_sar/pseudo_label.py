@@ -159,11 +159,11 @@ def _settings_of(given: argparse.Namespace, rasters: Mapping[str, Path]) -> dict
     """All that a label depends on. A path says little: `best` moves, and pictures are exchanged under one name."""
     names = ("model", "flips", "remap", "bands", "domain", "min_confidence", "min_agreement")
     pictures = hashlib.sha256(json.dumps([[key, probe(path)] for key, path in rasters.items()]).encode())
-    stamps = {"weights": [_weights_of(name) for name in given.model], "pictures": pictures.hexdigest()}
+    stamps = {"weights": [weights_digest(name) for name in given.model], "pictures": pictures.hexdigest()}
     return json.loads(json.dumps({**{name: getattr(given, name) for name in names}, **stamps}))
 
 
-def _weights_of(model: str) -> str:
+def weights_digest(model: str) -> str:
     """sha256 (hex) over the files of a model's weights."""
     folder = find_source(model).folder
     return hashlib.sha256("".join(sha256_of(folder / name) for name in weight_files(folder)).encode()).hexdigest()

@@ -1,0 +1,79 @@
+"""What a map is made of: the classes, and what else may be asked for, each a raster of its own with its bands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geospatial.class_masks import IGNORE
+from mmzoo.errors import InputError
+
+#: Values of what `percent` gives are 0 to 100; this one has no data.
+PERCENT_NODATA = 255
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A raster beside others of one scene: `bands` are their descriptions, `resampling` of its overviews.
+
+    `encode`: finished numbers (channels, n, W) -> (bands, n, W), before pixels without data get `nodata`.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    dtype: str
+    nodata: float
+    resampling: str
+    encode: Callable[[Tensor], Tensor]
+
+    def rows(self, values: Tensor, valid: np.ndarray) -> np.ndarray:
+        """(n, bands, W) of `dtype`, as rows lie in the working file; `valid` bool (n, W)."""
+        encoded = self.encode(values).cpu().numpy().astype(self.dtype)
+        encoded[:, ~valid] = self.nodata
+        return np.ascontiguousarray(encoded.swapaxes(0, 1))
+
+
+def classes_layer(names: Sequence[str], overviews: str = "mode") -> Layer:
+    """The number of the most probable class, uint8; of equals the first. InputError: more classes than uint8 holds."""
+    count = len(names)
+    if count >= IGNORE:
+        raise InputError(f"the model has {count} classes; a map holds fewer than {IGNORE}, its nodata value")
+    return Layer("classes", ("class",), "uint8", IGNORE, overviews, lambda values: values[:count].argmax(0)[None])
+
+
+def confidence_layer(classes: int) -> Layer:
+    """The largest class probability in per cent, uint8."""
+    bands = ("probability of the class, per cent",)
+    return Layer(
+        "confidence", bands, "uint8", PERCENT_NODATA, "average", lambda values: percent(values[:classes].amax(0)[None])
+    )
+
+
+def probabilities_layer(names: Sequence[str]) -> Layer:
+    """The probability of each class in per cent, uint8."""
+    bands = tuple(f"probability of {name}, per cent" for name in names)
+    return Layer(
+        "probabilities", bands, "uint8", PERCENT_NODATA, "average", lambda values: percent(values[: len(bands)])
+    )
+
+
+def experts_layer(first: int, count: int) -> Layer:
+    """How often each expert was chosen for a pixel's token, over all blocks, in per cent, uint8."""
+    bands = tuple(f"use of expert {number}, per cent" for number in range(count))
+    last = first + count
+    return Layer("experts", bands, "uint8", PERCENT_NODATA, "average", lambda values: percent(values[first:last]))
+
+
+def descriptors_layer(first: int, names: Sequence[str]) -> Layer:
+    """The descriptors that the routers were given, float32."""
+    last = first + len(names)
+    return Layer("descriptors", tuple(names), "float32", float("nan"), "average", lambda values: values[first:last])
+
+
+def percent(shares: Tensor) -> Tensor:
+    """Shares 0 to 1 as whole per cent."""
+    return (shares * 100).round().clamp(0, 100).to(torch.uint8)

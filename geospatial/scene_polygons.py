@@ -1,0 +1,69 @@
+"""The areas of one class in a map as polygons, in a GeoJSON file.
+
+GeoJSON knows longitude and latitude only (RFC 7946), so a map with a CRS is brought there; one without keeps its own
+coordinates, which the file says. Memory grows with the number of areas, not with the map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import rasterio
+from rasterio.features import shapes
+from rasterio.warp import transform_geom
+
+from geospatial.raster import rasterio_faults
+from geospatial.scene_place import LONGITUDE_LATITUDE
+from mmzoo.durable_files import refused_writes_named, replacing
+from mmzoo.errors import InputError
+
+AT_ONCE = 1000  #: polygons that are brought to other coordinates together
+FORMATS = ("geojson",)
+
+
+def polygon_file(target: Path, given: str) -> Path:
+    """Where polygons go: the file named, or, for "geojson" alone, beside the map. InputError: another format."""
+    path = target.with_suffix(f".{given}") if given in FORMATS else Path(given)
+    if path.suffix.lower().lstrip(".") not in FORMATS:
+        raise InputError(f"--polygons {given}: polygons are written as {', '.join(FORMATS)}. Name such a file")
+    return path
+
+
+def write_polygons(target: Path, given: str, names: Sequence[str]) -> Path:
+    """Writes the areas of the class map `target`, 4-connected, with `class` and `name`; returns the file."""
+    path = polygon_file(target, given)
+    with (
+        rasterio_faults(target),
+        rasterio.open(target) as file,
+        refused_writes_named(path),
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
+        _write_collection(stream, file, names)
+    return path
+
+
+def _write_collection(stream: TextIO, file: Any, names: Sequence[str]) -> None:
+    note = "" if file.crs is not None else '"note": "the map has no CRS: columns and rows of its grid", '
+    stream.write('{"type": "FeatureCollection", ' + note + '"features": [')
+    between = "\n"
+    for feature in _features(file, names):
+        stream.write(between + json.dumps(feature))
+        between = ",\n"
+    stream.write("\n]}\n")
+
+
+def _features(file: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    found = ((shape, int(value)) for shape, value in shapes(rasterio.band(file, 1), transform=file.transform))
+    of_classes = (area for area in found if area[1] < len(names))
+    while areas := list(islice(of_classes, AT_ONCE)):
+        outlines: Any = [shape for shape, _ in areas]
+        if file.crs is not None:
+            outlines = transform_geom(file.crs, LONGITUDE_LATITUDE, outlines)
+        for outline, (_, number) in zip(outlines, areas, strict=True):
+            properties = {"class": number, "name": names[number]}
+            yield {"type": "Feature", "properties": properties, "geometry": dict(outline)}

@@ -33,8 +33,11 @@ def smoothed(picture: np.ndarray) -> np.ndarray:
 def _window_sums(values: np.ndarray) -> np.ndarray:
     reach = SMOOTHING // 2
     table = np.pad(values, ((reach + 1, reach), (reach + 1, reach))).cumsum(0).cumsum(1)
-    return table[SMOOTHING:, SMOOTHING:] - table[:-SMOOTHING, SMOOTHING:] - table[SMOOTHING:, :-SMOOTHING] + (
-        table[:-SMOOTHING, :-SMOOTHING]
+    return (
+        table[SMOOTHING:, SMOOTHING:]
+        - table[:-SMOOTHING, SMOOTHING:]
+        - table[SMOOTHING:, :-SMOOTHING]
+        + (table[:-SMOOTHING, :-SMOOTHING])
     )
 
 

@@ -72,7 +72,7 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Study:
-    """`data`: the folder with `annotations.jsonl`. `start_steps`, `steps`: updates of the common start and of an arm."""
+    """`data`: the folder with `annotations.jsonl`. `start_steps`, `steps`: of the common start, of an arm."""
 
     data: Path
     start_steps: int = START_STEPS

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from mmzoo.errors import InputError
 
@@ -65,7 +65,7 @@ def read_bands(file: Path) -> np.ndarray:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(file) as opened:
                 return opened.read()
-    except rasterio.errors.RasterioError as fault:
+    except RasterioError as fault:
         raise InputError(f"{file} cannot be read as a picture ({fault}). Restore it, or give another folder") from None
 
 

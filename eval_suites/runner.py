@@ -100,7 +100,12 @@ def _parser(prog: str, suite: Suite | None) -> CommandParser:
     add = parser.add_argument
     add("suite", help="a suite's name, before all options")
     add("--model", required=True, help="model folder, checkpoint folder or Hub id")
-    add("--data", type=Path, required=True, help="shard folder (mmzoo data build), or a folder of images")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        help="shard folder (mmzoo data build), folder or list: see the README of the suite",
+    )
     add("--out", type=Path, required=True, help="folder for record.json and samples.jsonl")
     add("--split", default="val", help="split of shards: val (default), train or all")
     add("--limit", type=int, help="measure so many samples at most")

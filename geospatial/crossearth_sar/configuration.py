@@ -44,7 +44,8 @@ class CrossEarthSARConfig(PretrainedConfig):
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
     # Physical descriptors
-    descriptor_input: str = "image"  #: "image" 0..1 and "network" (normalised): ln(1 + |X|); "raster": as `domain` says
+    #: "image" 0..1 and "network" (normalised): ln(1 + |X|); "raster": as `domain` says; "none": zeros, tokens alone
+    descriptor_input: str = "image"
     descriptor_scaling: str = "log"  #: "none": as they are, and the looks dwarf the other two
     descriptor_bins: int = 16
     descriptor_block: int = 16  #: px

@@ -60,6 +60,12 @@ commands = {
     "segment": Command(
         "geospatial.crossearth_sar.segment:main", "class maps of whole scenes: Cloud Optimized GeoTIFF, any size"
     ),
+    "benchmarks list": Command(
+        "geospatial.crossearth_sar.benchmark_command:list_main", "show the radar benchmarks and their data sets"
+    ),
+    "benchmarks build": Command(
+        "geospatial.crossearth_sar.benchmark_command:build_main", "make lists and masks of a radar benchmark"
+    ),
     "pseudo-label": Command(
         "geospatial.crossearth_sar.pseudo_label:main", "label rasters by segmentation models, with confidence and votes"
     ),

@@ -111,9 +111,12 @@ class CrossEarthSARModel(ZooModel):
     def descriptors(self, pixel_values: Tensor, valid: Tensor | None = None) -> Tensor:
         """Directional entropy, looks and roughness (B, 3) float32 of the images, scaled for the routers.
 
-        From what `descriptor_input` says: the image in 0..1, the network's input, or the raster's values in its domain.
+        From what `descriptor_input` says: the image in 0..1, the network's input, or the raster's values in its domain;
+        with "none" they are zeros, so that images do not change the routing.
         """
         config = self.config
+        if config.descriptor_input == "none":
+            return pixel_values.new_zeros((len(pixel_values), DESCRIPTORS), dtype=torch.float32)
         settings = DescriptorSettings(
             bins=config.descriptor_bins,
             block=config.descriptor_block,

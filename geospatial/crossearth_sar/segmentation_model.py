@@ -16,6 +16,7 @@ from geospatial.crossearth_sar.heads import FpnHead, LinearHead
 from geospatial.crossearth_sar.lora import LoraSettings, add_lora, is_lora, plain_name
 from geospatial.crossearth_sar.mask2former_head import Mask2FormerHead, Mask2FormerSettings
 from geospatial.crossearth_sar.modeling import CrossEarthSARModel, CrossEarthSAROutput
+from geospatial.crossearth_sar.upcycling import spread_over_experts
 from geospatial.segmentation_head import SegmentationHead
 from mmzoo.errors import InputError, suggestion
 from mmzoo.hub.model import ZooModel
@@ -77,8 +78,12 @@ class CrossEarthSARForSegmentation(ZooModel):
         return {plain_name(name): value for name, value in self.encoder.state_dict().items() if not is_lora(name)}
 
     def start_encoder(self, state: dict[str, Tensor]) -> None:
-        """Copies an encoder's state. InputError: other names or shapes."""
+        """Copies an encoder's state; that of a dense one (one expert) goes to every expert, whose routers start anew.
+
+        InputError: other names or shapes.
+        """
         own = self.encoder_state()
+        state = spread_over_experts(state, own)
         wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
         if wrong:
             raise InputError(

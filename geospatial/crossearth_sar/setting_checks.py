@@ -17,7 +17,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "expert_method": ("auto", "loop", "grouped"),
     "domain": ("log1p", "intensity", "amplitude", "db", "display8"),
     "head": ("mask2former", "fpn", "linear"),
-    "descriptor_input": ("image", "network", "raster"),
+    "descriptor_input": ("image", "network", "raster", "none"),
     "descriptor_scaling": ("none", "log"),
 }
 BANDS = 3  #: of the network's input

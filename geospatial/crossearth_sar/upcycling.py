@@ -52,6 +52,23 @@ def starting_routers(config: CrossEarthSARConfig) -> dict[str, Tensor]:
     return routers
 
 
+def spread_over_experts(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of an encoder with one expert, for an encoder `own` with several: its expert n times, own's routers.
+
+    Any other state is given back as it is.
+    """
+    routers = {name for name in own if ".router." in name}
+    dense = {name for name in routers if name in state and len(state[name]) == 1}
+    if not dense or dense != routers or all(len(own[name]) == 1 for name in routers):
+        return dict(state)
+    layers = tuple(name.partition("router.")[0] for name in routers)
+    spread = {}
+    for name, tensor in state.items():
+        several = name in own and name.startswith(layers) and tensor.shape[:1] == (1,)
+        spread[name] = tensor.expand(len(own[name]), *tensor.shape[1:]) if several else tensor
+    return {**spread, **{name: own[name] for name in routers}}
+
+
 def resized_kernel(kernel: Tensor, size: int) -> Tensor:
     """A patch kernel (C, 3, p, p) with `size` px a side: bicubic, corners not aligned, as the paper's relatives do."""
     if kernel.ndim != 4 or kernel.shape[-1] == kernel.shape[-2] == size:

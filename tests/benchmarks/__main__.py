@@ -21,6 +21,7 @@ BENCHES = (
     "sar_descriptors",
     "experts",
     "crossearth_encoder",
+    "confusion",
     "trainer",
 )
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"

@@ -25,7 +25,7 @@ WRONG = [
     ("gate", ["ste"], "one of renorm, prob, ste"),
     ("domain", "sigma0", "one of log1p, intensity, amplitude, db, display8"),
     ("expert_method", "groupd", "one of auto, loop, grouped. Did you mean 'grouped'"),
-    ("descriptor_input", None, "one of image, network, raster"),
+    ("descriptor_input", None, "one of image, network, raster, none"),
     ("descriptor_band", 0, "1, 2, 3 or 'mean'"),
     ("descriptor_bins", 1, "a whole number from 2 up"),
     ("value_range", [255, 0], "two numbers, the lower first"),

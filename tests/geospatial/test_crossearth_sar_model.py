@@ -132,6 +132,18 @@ def test_descriptors_of_what_the_settings_say():
     assert not torch.allclose(tiny()(pixels).descriptors, tiny(descriptor_input="network")(pixels).descriptors)
 
 
+def test_without_descriptors_images_do_not_change_the_routing():
+    model, pixels = tiny(descriptor_input="none"), images(3)
+    found = model(pixels)
+    assert not found.descriptors.any()
+    with torch.no_grad():
+        for block in model.blocks:
+            for name, weight in block.named_parameters():
+                if name.endswith("router.weight"):
+                    weight[:, -3:] = 1e3
+    assert torch.equal(model(pixels).expert_choice, found.expert_choice)
+
+
 def test_black_pixels_stay_possible_values():
     """0 that went through the normalisation and back is 0, not a hair below it, which no amplitude can be."""
     for settings in (

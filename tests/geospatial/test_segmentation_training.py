@@ -155,6 +155,20 @@ def test_weights_of_other_classes_are_not_taken_over(tmp_path):
         initialise_from(other, tmp_path / "model")
 
 
+def test_a_dense_encoder_becomes_every_expert_and_computes_the_same(tmp_path):
+    dense = stage(overrides={**AMPLITUDE, "num_experts": 1})
+    save_model(dense.model.eval(), tmp_path / "dense")
+    sparse = stage(encoder_from=str(tmp_path / "dense"), overrides={**AMPLITUDE, "num_experts": 3, "gate": "renorm"})
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        one, other = (each.segmenter.encoder.eval()(pixels) for each in (dense, sparse))
+    torch.testing.assert_close(one.last_hidden_state, other.last_hidden_state, atol=1e-6, rtol=1e-5)
+    assert int((other.expert_counts.sum(0) > 0).sum()) > 1
+    save_model(sparse.model.eval(), tmp_path / "sparse")
+    with pytest.raises(InputError, match="does not fit"):
+        stage(encoder_from=str(tmp_path / "sparse"), overrides={**AMPLITUDE, "num_experts": 2})
+
+
 def test_saved_and_loaded_by_name_it_segments_the_same(tmp_path):
     small = {"width": 32, "queries": 4, "heads": 4, "encoder_layers": 1, "decoder_layers": 2, "points": 16}
     module = stage(head="mask2former", head_settings=small, earth_adapter={"width": 4})

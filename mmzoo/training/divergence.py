@@ -35,7 +35,7 @@ def refuse_diverged_loss(trainer: Trainer, step: int, values: Mapping[str, float
 
 
 def _scales(trainer: Trainer) -> bool:
-    """Whether losses are scaled (fp16): infinite gradients are then how the scale is found, and their steps left out."""
+    """Whether losses are scaled (fp16): steps of infinite gradients find the scale and are left out."""
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 

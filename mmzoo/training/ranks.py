@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # documented there
 
 from mmzoo.errors import InputError
 
@@ -27,12 +28,13 @@ def agreed_name(own: str, key: str, wait: timedelta = timedelta(minutes=5)) -> s
     The processes of torchrun ask the store that it keeps for them. InputError: no answer within `wait`, or another
     launcher of several processes, which has no such store.
     """
-    if int(os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else 1)) < 2:
+    tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_PROCID" in os.environ else "1"
+    if int(os.environ.get("WORLD_SIZE", tasks)) < 2:
         return own
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         raise InputError("several processes were started, each with a clock of its own. Name the run folder with --run")
     try:
-        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=wait)
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=wait)
         key = f"mmzoo/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{key}"
         if is_first_process():
             store.set(key, own)

@@ -41,7 +41,10 @@ def group_pattern(text: str | None) -> re.Pattern[str] | None:
 def groups_of(paths: Sequence[str], pattern: re.Pattern[str] | None, has_suffix: bool = True) -> list[str]:
     """`group_of` of each. InputError: a pattern that matches none of them, so that nothing would be kept together."""
     if pattern and paths and not any(pattern.search(path) for path in paths):
-        raise InputError(f"--group {pattern.pattern!r} matches no path, for example not {paths[0]!r}")
+        examples = " and ".join(map(repr, paths[:2]))
+        raise InputError(
+            f"the group pattern {pattern.pattern!r} matches none of {len(paths)} names, for example not {examples}"
+        )
     return [group_of(path, pattern, has_suffix) for path in paths]
 
 

@@ -75,6 +75,10 @@ class TrainingWindow:
         jitter = {"gain": 1 + given.contrast * (2 * gain - 1), "shift": given.brightness * (2 * shift - 1)}
         return {"image": image, "valid": valid, "labels": classes, **jitter, **_told(sample)}
 
+    def window_of(self, sample: Sample, random: np.random.Generator) -> Window:
+        """The window of the raster that `self(sample, random)` reads, for `mmzoo data why`."""
+        return self._window(sample.fields["scene"], random)[0]
+
     def _window(self, scene: Scene, random: np.random.Generator) -> tuple[Window, int, np.ndarray]:
         """The first drawn window in which no class covers too much, or the last one tried; see `_drawn`; its labels."""
         for left in reversed(range(self.augmentation.tries)):

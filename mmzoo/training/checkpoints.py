@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import sys
 import time
@@ -22,7 +21,7 @@ from mmzoo.training import rng_state
 from mmzoo.training.checkpoint_folder import resolve_checkpoint
 from mmzoo.training.data_module import ShardData
 from mmzoo.training.disk_space import shortage
-from mmzoo.training.divergence import refuse_diverged_weights
+from mmzoo.training.divergence import refuse_diverged_metric, refuse_diverged_weights
 from mmzoo.training.loggers import MetricsCsv, values_of_now
 from mmzoo.training.model_record import model_record
 from mmzoo.training.module import ZooModule
@@ -189,7 +188,7 @@ class FolderCheckpoint(Checkpoint):
         return is_last_update(trainer) or bool(self.every_n_steps and step % self.every_n_steps == 0)
 
     def _improves(self, trainer: Trainer) -> bool:
-        """Whether this validation is the best so far (then it is noted). Not a tie, nor NaN or the worst value."""
+        """Whether this validation is the best so far (then it is noted); a tie is not. InputError: no finite number."""
         if self.monitor is None:
             return False
         metrics = trainer.callback_metrics
@@ -198,8 +197,7 @@ class FolderCheckpoint(Checkpoint):
                 f"the metric {self.monitor!r} was not logged in validation.{suggestion(self.monitor, metrics)}"
             )
         value = float(metrics[self.monitor])
-        if math.isnan(value) or value == (math.inf if self.mode == "min" else -math.inf):
-            return False
+        refuse_diverged_metric(trainer, updates(trainer), self.monitor, value)
         if self.best_value is not None and (
             value >= self.best_value if self.mode == "min" else value <= self.best_value
         ):

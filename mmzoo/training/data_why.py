@@ -5,19 +5,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data_engine.index import ShardIndex
-from data_engine.ledger import Ledger, rank_window
+import yaml
+
+from data_engine.index import INDEX_FOLDER, ShardIndex
+from data_engine.ledger import Ledger, rank_window, sample_generator
 from data_engine.reader import ShardReader
+from data_engine.sample_source import SampleReader
 from data_engine.steps import Stretch, from_json, stretch_of
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
 from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
 
+if TYPE_CHECKING:
+    from mmzoo.training.data_module import ShardData
+
+SHARD_DATA = "mmzoo.training.data_module.ShardData"
 COLUMNS = ("position", "epoch", "batch", "slot", "rank", "place", "shard", "offset", "size", "key", "path")
+#: Of sources that have files in the place of shards, where a sample is a window of one.
+FILE_COLUMNS = ("position", "epoch", "batch", "slot", "rank", "place", "source", "key", "window", "path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,8 @@ class ConsumedSample:
     `position`, `epoch`: in the virtual sequence. `batch`: which of the step's batches (accumulation). `slot`: place in
     that batch over all ranks; `rank`, `place`: who read it, and where it stands in that rank's part. `source`, `shard`,
     `key`: the sample; `offset`, `size`: its first member in the shard, in bytes; `path`: of the file it was built from.
+    `window`: (top, left, height, width) in px where the transform reads a window of a file; then `shard` is that file's
+    name, `offset` 0 and `size` the file's.
     """
 
     position: int
@@ -42,6 +54,7 @@ class ConsumedSample:
     size: int
     path: str
     row: int
+    window: tuple[int, ...] | None = None
 
     @property
     def sample_id(self) -> str:
@@ -73,48 +86,76 @@ def open_index(stretch: Stretch, moved_to: Path | None) -> ShardIndex:
     return index
 
 
-def consumed(stretch: Stretch, step: int, reader: ShardReader) -> list[ConsumedSample]:
-    """The samples of the update number `step`, in the order of batch and slot."""
-    index = reader.index
-    ledger = Ledger(index.split_rows(stretch.split), stretch.seed)
+def data_of_files(run: Path, stretch: Stretch) -> ShardData | None:
+    """The run's own data module where it reads files and no shards (rasters), else None.
+
+    InputError when the files are gone or not the same any more.
+    """
+    config = run / CONFIG_FILE
+    if (Path(stretch.index) / INDEX_FOLDER).is_dir() or not config.is_file():
+        return None
+    if yaml.safe_load(config.read_text(encoding="utf-8"))["data"]["class_path"] == SHARD_DATA:
+        return None
+    from mmzoo.training.step_picture import data_of_config
+
+    data = data_of_config(config)
+    if data.open_index().identity != stretch.identity:
+        raise InputError(f"the files below {data.index_folder} are not those of this step, or were changed since")
+    return data
+
+
+def consumed(stretch: Stretch, step: int, reader: SampleReader, transform: Any = None) -> list[ConsumedSample]:
+    """The samples of the update number `step`, in the order of batch and slot. `transform`: tells their windows."""
+    ledger = Ledger(reader.index.split_rows(stretch.split), stretch.seed)
     found = []
     for batch, positions in enumerate(stretch.positions_of(step)):
         windows = [rank_window(0, len(positions), rank, stretch.ranks) for rank in range(stretch.ranks)]
         for slot, position in enumerate(positions):
             rank = next(rank for rank, (start, stop) in enumerate(windows) if start <= slot < stop)
             epoch, row = ledger.locate(position)
-            shard, offset, size = index.place(row, index.fields[0])
-            found.append(
-                ConsumedSample(
-                    position=position,
-                    epoch=epoch,
-                    batch=batch,
-                    slot=slot,
-                    rank=rank,
-                    place=slot - windows[rank][0],
-                    source=index.source,
-                    shard=shard.name,
-                    key=reader.key(row),
-                    offset=offset,
-                    size=size,
-                    path=str(reader.meta(row).get("path", "")),
-                    row=row,
-                )
-            )
+            here = {"position": position, "epoch": epoch, "batch": batch, "slot": slot, "rank": rank, "row": row}
+            here["place"] = slot - windows[rank][0]
+            if isinstance(reader, ShardReader):
+                found.append(ConsumedSample(**here, **_in_shard(reader, row)))
+            else:
+                random = sample_generator(stretch.seed, epoch, position)
+                found.append(ConsumedSample(**here, **_in_file(reader, row, transform, random)))
     return found
 
 
+def _in_shard(reader: ShardReader, row: int) -> dict[str, Any]:
+    shard, offset, size = reader.index.place(row, reader.index.fields[0])
+    path = str(reader.meta(row).get("path", ""))
+    where = {"source": reader.index.source, "shard": shard.name, "offset": offset, "size": size}
+    return {**where, "key": reader.key(row), "path": path}
+
+
+def _in_file(reader: SampleReader, row: int, transform: Any, random: Any) -> dict[str, Any]:
+    sample, place = reader.sample(row), reader.fault(row, reader.index.fields[0], "")
+    path = Path(str(sample.meta["path"])).absolute()
+    where = {"source": sample.source, "shard": place.shard, "offset": place.offset, "size": path.stat().st_size}
+    window = tuple(transform.window_of(sample, random)) if hasattr(transform, "window_of") else None
+    return {**where, "key": sample.key, "path": str(path), "window": window}
+
+
 def _text(samples: Sequence[ConsumedSample]) -> str:
-    rows = [COLUMNS, *(tuple(str(getattr(sample, name)) for name in COLUMNS) for sample in samples)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    columns = COLUMNS if samples[0].window is None else FILE_COLUMNS
+    rows = [columns, *(tuple(_cell(getattr(sample, name)) for name in columns) for sample in samples)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     lines = ("  ".join(f"{value:<{width}}" for value, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _as_json(step: int, stretch: Stretch, samples: Sequence[ConsumedSample]) -> dict[str, Any]:
     rows = [{"sample_id": sample.sample_id, **asdict(sample)} for sample in samples]
     for row in rows:
         del row["row"]
+        if row["window"] is None:
+            del row["window"]
     return {"step": step, "index": stretch.index, "skipped_positions": list(stretch.skips), "samples": rows}
 
 
@@ -131,20 +172,37 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data why`."""
     given = _parser(prog).parse_args(argv)
+    run, png = given.run.absolute(), given.png and given.png.absolute()
     stretch = stretch_of(read_history(given.run), given.step)
-    reader = ShardReader(open_index(stretch, given.index))
-    samples = consumed(stretch, given.step, reader)
-    _note_untrained(given.run, given.step)
-    if given.png:
-        from mmzoo.training.step_picture import write_step_picture
+    with _where_it_ran(run):
+        data = None if given.index else data_of_files(run, stretch)
+        if data is None:
+            reader: SampleReader = ShardReader(open_index(stretch, given.index and given.index.absolute()))
+            samples = consumed(stretch, given.step, reader)
+        else:
+            reader = data.open_reader(data.loader_settings(stretch.split))
+            samples = consumed(stretch, given.step, reader, data.transform)
+        _note_untrained(run, given.step)
+        if png:
+            from mmzoo.training.step_picture import write_step_picture
 
-        write_step_picture(given.png, given.run / CONFIG_FILE, reader, stretch.seed, samples)
-        sys.stderr.write(f"wrote {len(samples)} samples to {given.png}\n")
+            write_step_picture(png, run / CONFIG_FILE, reader, stretch.seed, samples)
+            sys.stderr.write(f"wrote {len(samples)} samples to {given.png}\n")
     if given.json:
         sys.stdout.write(json.dumps(_as_json(given.step, stretch, samples), indent=1) + "\n")
     else:
         sys.stdout.write(_text(samples))
     return EXIT_OK
+
+
+@contextmanager
+def _where_it_ran(run: Path) -> Iterator[None]:
+    """In the folder that relative paths of the run's config start from, where it still is."""
+    records = [place / RECORD_FILE for place in (run, run.parent.parent)]
+    record = next((file for file in records if file.is_file()), None)
+    known = json.loads(record.read_text(encoding="utf-8")).get("working_directory") if record else None
+    with chdir(known if known and Path(known).is_dir() else Path.cwd()):
+        yield
 
 
 def _note_untrained(run: Path, step: int) -> None:

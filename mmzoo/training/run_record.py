@@ -29,6 +29,12 @@ SCHEMA = 1
 #: What a fresh start in a used run folder moves away, so that two trainings never mix.
 OUTCOMES = ("checkpoints", "metrics.csv", "tensorboard", "images", RECORD_FILE, DATA_STEPS_FILE, QUARANTINE_FILE)
 
+#: What only a run has: a folder with files and none of these is somebody else's.
+MARKS = (
+    *(RECORD_FILE, DATA_STEPS_FILE, "checkpoints", "earlier"),
+    *(f"{verb}/{RECORD_FILE}" for verb in ("validate", "test", "predict")),
+)
+
 
 def timestamp() -> str:
     """UTC time for file names, to the microsecond so that two starts never share one."""
@@ -39,6 +45,23 @@ def default_name(config: str | None) -> str:
     """Run name from the last config file and the time: "tiny-demo-20261124-013000"."""
     stem = Path(config).name.removesuffix(".yaml").removesuffix(".yml") if config else "run"
     return f"{stem}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
+
+
+def refuse_foreign(folder: Path) -> None:
+    """InputError: a folder that holds something (hidden files do not count), and is no run folder."""
+    try:
+        held = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return
+    except OSError as fault:
+        raise InputError(
+            f"the run folder {folder} cannot be read ({fault.strerror}). Choose another with --run"
+        ) from None
+    if held and not any((folder / mark).exists() for mark in MARKS):
+        raise InputError(
+            f"{folder} is not empty and no run folder: it holds {', '.join(held[:3])}{', ...' if held[3:] else ''}. "
+            f"Choose a new one with --run"
+        )
 
 
 @contextmanager

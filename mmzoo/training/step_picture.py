@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from data_engine.ledger import sample_generator
 from data_engine.reader import ShardReader
+from data_engine.sample_source import SampleReader
 from mmzoo.durable_files import refused_writes_named, replacing
 from mmzoo.errors import InputError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mmzoo.training.data_why import ConsumedSample
 
 TILE, CAPTION, COLUMNS = 128, 14, 8  # px, px, tiles
+STRETCH = (2, 98)  #: percentiles that become black and white
 
 
 def data_of_config(config: Path) -> ShardData:
@@ -61,17 +63,38 @@ def _as_bytes(pixels: np.ndarray) -> np.ndarray:
     return ((pixels - low) / max(high - low, 1e-12) * 255).round().clip(0, 255).astype(np.uint8)
 
 
+def stretched(bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Bands of any unit, (C, H, W), as uint8 (H, W, 3): the first three, or the first as grey.
+
+    Each from its 2nd to its 98th percentile over the `valid` pixels (H, W), as maps are drawn; the others are black.
+    """
+    shown = bands[: 3 if len(bands) >= 3 else 1].astype(np.float64)
+    picture = np.zeros((*valid.shape, 3), np.uint8)
+    if valid.any():
+        low, high = np.percentile(shown[:, valid], STRETCH, axis=1)[:, :, None, None]
+        picture[:] = ((shown - low) / np.maximum(high - low, 1e-12) * 255).round().clip(0, 255).transpose(1, 2, 0)
+    picture[~valid] = 0
+    return picture
+
+
+def _picture_of(values: dict[str, Any]) -> np.ndarray | None:
+    if "valid" in values:
+        return stretched(np.asarray(values["image"]), np.asarray(values["valid"]))
+    return to_picture(values)
+
+
 def write_step_picture(
-    file: Path, config: Path, reader: ShardReader, seed: int, samples: Sequence[ConsumedSample]
+    file: Path, config: Path, reader: SampleReader, seed: int, samples: Sequence[ConsumedSample]
 ) -> None:
     """Writes the sheet. A transform that makes no image gives the decoded one. InputError: it cannot be written."""
     data = data_of_config(config)
-    reader = ShardReader(reader.index, data.decode_rules())
+    if isinstance(reader, ShardReader):
+        reader = ShardReader(reader.index, data.decode_rules())
     tiles = []
     for sample in samples:
         decoded = reader.sample(sample.row)
         values = data.transform(decoded, sample_generator(seed, sample.epoch, sample.position))
-        picture = to_picture(values)
+        picture = _picture_of(values)
         tiles.append(decoded.fields["image"] if picture is None else picture)
     sheet = _sheet(tiles, [f"{sample.position} {sample.key}" for sample in samples])
     with refused_writes_named(file), replacing(file) as temporary:

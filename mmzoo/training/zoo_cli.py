@@ -30,7 +30,7 @@ from mmzoo.training.lean_steps import AskedOnce, Unprofiled, leave_out_empty_hoo
 from mmzoo.training.loggers import MetricsCsv, TensorBoard
 from mmzoo.training.module import ZooModule
 from mmzoo.training.progress import Throughput, progress_callback
-from mmzoo.training.ranks import is_first_process
+from mmzoo.training.ranks import agreed_name, is_first_process
 from mmzoo.training.speed import SpeedSettings
 from mmzoo.training.stepping import is_trial, updates
 from mmzoo.training.stop_signals import StopOnSignal, exit_code, stopping
@@ -192,7 +192,11 @@ class ZooCLI(LightningCLI):
         of_checkpoint = (
             self.checkpoint and self.checkpoint.parent.name == "checkpoints" and self.checkpoint.parent.parent
         )
-        run = Path(given or of_checkpoint or Path("runs") / run_record.default_name(self.config_name)).absolute()
+        if not (given or of_checkpoint):
+            given = f"runs/{agreed_name(run_record.default_name(self.config_name), 'run')}"
+        run = Path(given or str(of_checkpoint)).absolute()
+        if is_first_process():
+            run_record.refuse_foreign(run)
         self.run_folder = run if self.verb == "fit" else run / self.verb
         os.environ[RUN_FOLDER_VARIABLE] = str(self.run_folder)
         self.held.enter_context(run_record.run_folder(self.run_folder))

@@ -107,7 +107,7 @@ def test_group_keeps_files_together(tmp_path, image_folder):
     reader = ShardReader(index)
     folders = [{reader.meta(int(row))["path"][:5] for row in index.split_rows(split)} for split in ("train", "val")]
     assert len(folders[0]) == len(folders[1]) == 1
-    with pytest.raises(InputError, match="matches no path"):
+    with pytest.raises(InputError, match="matches none of 10 names"):
         build_image_shards(BuildSettings(image_folder(10), tmp_path / "new", group="(nothing)"))
 
 

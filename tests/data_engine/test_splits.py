@@ -51,7 +51,9 @@ def test_groups():
 def test_a_pattern_that_groups_nothing_is_refused():
     assert groups_of(["x/cat_1.png", "dog.png"], group_pattern(r"(cat)_\d")) == ["cat", "dog"]
     assert groups_of(["scene.v1", "scene.v2"], None, has_suffix=False) == ["scene.v1", "scene.v2"]
-    with pytest.raises(InputError, match=r"'\(cow\)' matches no path, for example not 'x/cat_1.png'"):
+    with pytest.raises(
+        InputError, match=r"'\(cow\)' matches none of 2 names, for example not 'x/cat_1.png' and 'dog.png'"
+    ):
         groups_of(["x/cat_1.png", "dog.png"], group_pattern("(cow)"))
 
 

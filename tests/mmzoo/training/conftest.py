@@ -19,9 +19,9 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture
-def config(shards, tmp_path):
-    """Path of a complete config; 13 training rows, 4 a step, an epoch of 3 steps."""
-    path = tmp_path / "tiny.yaml"
+def config(shards, tmp_path_factory):
+    """Path of a complete config; 13 training rows, 4 a step, an epoch of 3 steps; outside tmp_path, the run of some."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(f"""\
 seed_everything: 3
 trainer:

@@ -20,17 +20,27 @@ def make(checkpoints, step, content="x"):
 
 
 def validated(value, step):
-    return SimpleNamespace(callback_metrics={"val/loss": value}, global_step=step)
+    return SimpleNamespace(callback_metrics={"val/loss": value}, global_step=step, default_root_dir="run")
 
 
-def test_best_is_strictly_better_ties_go_to_the_earlier_and_nan_never_wins():
+def test_best_is_strictly_better_and_ties_go_to_the_earlier():
     callback = FolderCheckpoint(monitor="val/loss")
-    values = [float("nan"), 2.0, 2.0, 3.0, 1.0, float("nan"), 1.0]
+    values = [2.0, 2.0, 3.0, 1.0, 1.0]
     improved = [step for step, value in enumerate(values) if callback._improves(validated(value, step))]
-    assert improved == [1, 4]
-    assert (callback.best_name, callback.best_value) == ("step_00000004", 1.0)
+    assert improved == [0, 3]
+    assert (callback.best_name, callback.best_value) == ("step_00000003", 1.0)
     largest = FolderCheckpoint(monitor="val/loss", mode="max")
-    assert [step for step, value in enumerate(values) if largest._improves(validated(value, step))] == [1, 3]
+    assert [step for step, value in enumerate(values) if largest._improves(validated(value, step))] == [0, 2]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_metric_that_is_no_finite_number_is_never_the_best_and_ends_the_run(value, mode):
+    callback = FolderCheckpoint(monitor="val/loss", mode=mode)
+    assert callback._improves(validated(2.0, 1))
+    with pytest.raises(InputError, match=f"validation after step 2 gave val/loss = {value}: the training diverged"):
+        callback._improves(validated(value, 2))
+    assert callback.best_name == "step_00000001"
 
 
 def test_links_point_to_folders_by_name_and_resolve(tmp_path):

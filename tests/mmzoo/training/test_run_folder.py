@@ -2,15 +2,19 @@
 
 import os
 import signal
+from datetime import timedelta
 
 import pytest
+import torch.distributed as dist
 from killed_runs import kill_group, rows_written, start, wait_for, write_config
 
 from mmzoo.cli import main
 from mmzoo.errors import InputError
 from mmzoo.folder_lock import LOCK_FILE, only_writer
 from mmzoo.hub.source import find_source
-from mmzoo.training.ranks import is_first_process
+from mmzoo.training.ranks import agreed_name, is_first_process
+from mmzoo.training.run_files import RECORD_FILE
+from mmzoo.training.run_record import refuse_foreign
 
 
 def test_a_second_training_is_kept_out_until_the_first_is_dead(config, tmp_path, capsys):
@@ -86,6 +90,44 @@ def test_a_mistake_leaves_what_was_there(config, tmp_path):
         assert main(command) == 2
     assert (tmp_path / "empty").is_dir()
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_a_folder_of_something_else_is_no_run_folder(verb, config, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", ".hidden"):
+        (photos / name).touch()
+    assert main([verb, "-c", str(config), "--run", str(photos)]) == 2
+    assert f"{photos} is not empty and no run folder: it holds a.jpg, b.jpg, c.jpg, ..." in capsys.readouterr().err
+    assert len(list(photos.iterdir())) == 5
+
+
+@pytest.mark.parametrize("mark", [RECORD_FILE, f"validate/{RECORD_FILE}", "checkpoints/x", "earlier/x", ".DS_Store"])
+def test_what_a_run_left_makes_a_run_folder(mark, tmp_path):
+    (tmp_path / mark).parent.mkdir(exist_ok=True)
+    (tmp_path / mark).touch()
+    refuse_foreign(tmp_path)
+    refuse_foreign(tmp_path / "none")
+
+
+def test_processes_of_a_launcher_agree_on_the_name_of_the_run(monkeypatch):
+    """torchrun keeps a store for its processes; each of them has read another clock."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    launched = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port)}
+    assert agreed_name("alone", "run") == "alone"
+    for name, value in {**launched, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    found = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        found.append(agreed_name(f"tiny-00000{rank}", "run"))
+    assert found == ["tiny-000000"] * 2
+    with pytest.raises(InputError, match=r"cannot agree on a run folder .* Name it with --run"):
+        agreed_name("tiny-000001", "never said", timedelta(milliseconds=50))
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
+    with pytest.raises(InputError, match="each with a clock of its own"):
+        agreed_name("tiny-000001", "run")
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,16 @@ class SeveralTraining(TinyTraining):
 
 
 class BreaksItsWeights(TinyTraining):
-    """One weight becomes NaN after the sixth update, whose loss was still a number."""
+    """One weight becomes NaN after the fourth update, whose loss was still a number."""
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
         super().on_train_batch_end(outputs, batch, batch_idx)
-        if self.trainer.global_step == 6:
+        if self.trainer.global_step == 4:
             self.model.second.bias.data[1] = float("nan")
+
+
+class ValidatesToNan(TinyTraining):
+    """Measures nothing from the sixth update on."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log_ratio("val/loss", float("nan") if self.trainer.global_step >= 6 else 1.0, 1)

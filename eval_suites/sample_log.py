@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BufferedRandom
@@ -31,12 +32,20 @@ SAMPLES_FILE = "samples.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """One sample. key: unique in the log. group: what it is resampled with (the photograph of a crop)."""
+    """One sample. key: unique in the log. group: what it is resampled with (the photograph of a crop).
+
+    ValueError: a value that is NaN or -inf.
+    """
 
     key: str
     group: str
     values: Mapping[str, float]
     more: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.values.items():
+            if math.isnan(value) or value == -math.inf:
+                raise ValueError(f"{name!r} is {value}, which has no place in a mean: NaN or -inf")
 
 
 class SampleLog:

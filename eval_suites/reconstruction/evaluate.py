@@ -14,6 +14,7 @@ import torch
 from data_engine.progress import tracked
 from eval_suites.reconstruction.figures import make_metrics
 from eval_suites.reconstruction.images import ImageSet, open_images
+from eval_suites.reconstruction.logged_rows import check_rows
 from eval_suites.reconstruction.measure import evaluation_mode
 from eval_suites.reconstruction.networks import open_networks
 from eval_suites.reconstruction.rate_distortion import curve_csv, rate_distortion
@@ -45,6 +46,7 @@ def evaluate(request: EvalRequest) -> Sequence[Metric]:
     }
     stamp = DataStamp(images.name, images.kind, images.split, images.identity, len(images))
     log = request.open_log(stated, stamp)
+    check_rows(log.path, log.rows, settings, networks)
     with SideFiles(log.path.parent, log.rows, settings.levels, networks.inception) as sides:
         todo = [number for number, key in enumerate(images.keys) if key not in log]
         measuring = Measuring(request.model, settings, networks, torch.device(request.device))

@@ -50,13 +50,7 @@ USAGE, PERPLEXITY = Kind("", True), Kind("codes", True)
 
 def make_metrics(rows: Sequence[SampleRow], sides: SideFiles, settings: Settings, networks: Networks) -> list[Metric]:
     """Every metric of the suite, measured or with the reason why not."""
-    kinds = PER_IMAGE | {
-        f"{name}{suffix}_{kind}": CODEC_KINDS[kind]
-        for name in CODECS
-        if name in settings.codecs
-        for suffix in COUNTINGS
-        for kind in CODEC_KINDS
-    }
+    kinds = per_image_kinds(settings)
     metrics = [
         _per_image(rows, name, level, kind, networks.absent.get(name))
         for name, kind in kinds.items()
@@ -65,6 +59,17 @@ def make_metrics(rows: Sequence[SampleRow], sides: SideFiles, settings: Settings
     counts = level_counts(sides, settings.codebook_size)
     groups = len({row.group for row in rows})
     return metrics + _rfid(rows, sides, settings, networks) + _codebooks(rows, counts, settings, groups)
+
+
+def per_image_kinds(settings: Settings) -> dict[str, Kind]:
+    """The means over images, by name without their level, in the order of the record."""
+    return PER_IMAGE | {
+        f"{name}{suffix}_{kind}": CODEC_KINDS[kind]
+        for name in CODECS
+        if name in settings.codecs
+        for suffix in COUNTINGS
+        for kind in CODEC_KINDS
+    }
 
 
 def level_counts(sides: SideFiles, codebook_size: int) -> torch.Tensor:

@@ -164,6 +164,33 @@ def test_other_settings_and_lost_files_are_refused(pictures, tmp_path):
         run(tmp_path, pictures)
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda row: row["values"].pop("ssim@4"), "has no ssim@4"),
+        (lambda row: row["values"].update({"ssim@5": 1.0}), "has ssim@5, which these settings do not measure"),
+        (lambda row: row["more"].pop("codes"), "has no codes"),
+        (lambda row: row["more"]["codes"].update(shape=[4, -4, 8]), "has no codes"),
+        (lambda row: row["more"]["codes"].update(shape=[4, 4, 4]), "codes of 4 levels, 8 are needed"),
+        (lambda row: row["more"].update(px=[16]), "has no size px"),
+        (lambda row: row["more"]["features_crc32"].pop("4"), "has no features_crc32"),
+    ],
+)
+def test_a_row_that_lacks_something_is_named_before_anything_is_measured(pictures, tmp_path, inception, damage, words):
+    model = Bits()
+    model.stop_before = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, pictures, model, batch=1)
+    header, first, *rest = (tmp_path / SAMPLES_FILE).read_text().splitlines()
+    row = json.loads(first)
+    damage(row)
+    (tmp_path / SAMPLES_FILE).write_text("\n".join([header, json.dumps(row), *rest]) + "\n")
+    again = Bits()
+    with pytest.raises(InputError, match=words):
+        run(tmp_path, pictures, again)
+    assert again.encoded == 0
+
+
 def test_images_of_all_sizes_are_measured_in_the_order_of_their_keys(tmp_path):
     random = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
@@ -251,6 +278,17 @@ def test_from_the_command_line(tiny, pictures, tmp_path, capsys):
     assert {metric.name.partition("@")[0] for metric in record.metrics} <= set(suite.metrics)
     assert record.metric("psnr@2").n_groups == 3
     wrong = {"--codecs": ("png", "unknown codec"), "--resize": ("big", "px such as 256"), "--batch": ("0", "from 1 up")}
+    wrong["--vgg"] = ("absent.pth", "no weights at absent.pth")
+    for option, text, message in (
+        ("--resize", "99999999", "resize to 99999999 px: give at most 4096 px"),
+        ("--resize", "9" * 5000, "digits"),
+        ("--batch", "9" * 5000, "give at most 4096"),
+    ):
+        capsys.readouterr()
+        assert cli.main(["eval", "run", "reconstruction", *words, option, text]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert len(said) < 500
     for option, (text, message) in wrong.items():
         capsys.readouterr()
         assert cli.main(["eval", "run", "reconstruction", *words, option, text]) == 2

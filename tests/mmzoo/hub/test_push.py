@@ -231,6 +231,52 @@ def test_a_changed_file_is_refused(hub, push, folder):
     assert hub.requests == []
 
 
+def test_a_card_that_is_no_text_or_has_no_sound_front_matter_is_named(hub, push, folder, tmp_path):
+    (folder / "README.md").write_bytes(b"\xff\xfe")
+    code, output = push()
+    assert (code, output.err.count("\n")) == (2, 1)
+    assert "README.md is no text in UTF-8" in output.err
+    record = record_of(folder, tmp_path / "eval")
+    for text in ("---\na: [\n---\nx", "---\n- a\n---\nx", "---\nmodel-index: 3\n---\nx"):
+        (folder / "README.md").write_text(text)
+        code, output = push("--record", record, "--dataset", "owner/set")
+        assert (code, output.err.count("\n")) == (2, 1)
+        assert "no sound front matter" in output.err
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "vocab.json", "model.safetensors"])
+def test_a_link_out_of_the_folder_is_not_followed(hub, push, folder, tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"private")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    code, output = push()
+    assert (code, output.err.count("\n")) == (2, 1)
+    assert f"{name} leads out of the folder, to {secret.resolve()}" in output.err
+    assert hub.requests == []
+
+
+def test_a_name_in_zoo_json_that_leads_out_is_refused(hub, push, folder):
+    (folder.parent / "secret").write_bytes(b"private")
+    zoo = json.loads((folder / "zoo.json").read_text())
+    zoo["files"]["../secret"] = {"size": 7, "sha256": sha256(folder.parent / "secret")}
+    (folder / "zoo.json").write_text(json.dumps(zoo))
+    code, output = push()
+    assert code == 2
+    assert "leads out of the folder" in output.err
+    assert hub.requests == []
+
+
+def test_links_within_the_folder_are_files_like_others(hub, push, folder):
+    (folder / "inner").mkdir()
+    (folder / "inner/text").write_text("terms")
+    (folder / "LICENSE").symlink_to("inner/text")
+    code, output = push()
+    assert code == 0, output.err
+    assert hub.files["main"]["LICENSE"] == b"terms"
+
+
 @pytest.mark.parametrize("repository", ["name", "a/b/c", "owner/na me", "owner/../x", "owner/--"])
 def test_what_is_no_hub_id_is_refused(hub, push, repository):
     code, output = push(repository=repository)

@@ -115,6 +115,11 @@ class SampleLog:
 
 def read_sample_log(folder: Path, stamp: SampleLogStamp) -> list[SampleRow]:
     """The rows of a finished log in `folder`. InputError: absent, changed since the record was written, or damaged."""
+    return read_stamped_log(folder, stamp)[1]
+
+
+def read_stamped_log(folder: Path, stamp: SampleLogStamp) -> tuple[Mapping[str, Any], list[SampleRow]]:
+    """What a finished log says that it measures, and its rows. InputError: see read_sample_log."""
     path = folder / stamp.file
     try:
         content = path.read_bytes()
@@ -124,10 +129,10 @@ def read_sample_log(folder: Path, stamp: SampleLogStamp) -> list[SampleRow]:
         ) from fault
     if hashlib.sha256(content).hexdigest() != stamp.sha256:
         raise InputError(f"{path} has changed since its record was written (sha256). Measure again: mmzoo eval run")
-    _, rows = _parse(path, content)
+    stated, rows = _parse(path, content)
     if len(rows) != stamp.rows:
         raise InputError(f"{path} holds {len(rows)} rows, its record says {stamp.rows}. Measure again: mmzoo eval run")
-    return rows
+    return stated, rows
 
 
 def _whole_lines(content: bytes) -> bytes:

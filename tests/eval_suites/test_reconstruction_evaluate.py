@@ -12,10 +12,12 @@ from bits_tokenizer import Bits
 from PIL import Image
 
 from eval_suites.evaluation import Evaluation
+from eval_suites.leaderboard.gathering import read_entry
 from eval_suites.metrics.code_rate import code_entropy
 from eval_suites.metrics.frechet import frechet_reference
 from eval_suites.reconstruction import networks
 from eval_suites.reconstruction.evaluate import evaluate
+from eval_suites.reconstruction.measure import measure
 from eval_suites.reconstruction.suite import suite
 from eval_suites.record import ModelStamp, read_record
 from eval_suites.request import EvalRequest
@@ -191,6 +193,19 @@ def test_a_row_that_lacks_something_is_named_before_anything_is_measured(picture
     assert again.encoded == 0
 
 
+def test_a_diverged_model_is_refused(pictures, tmp_path):
+    model = Bits()
+    sound = model.decode_pixels
+    model.decode_pixels = lambda codes: sound(codes) * (math.nan if codes.shape[-1] == 8 else 1)
+    with pytest.raises(InputError, match="output from 8 levels is not finite"):
+        run(tmp_path, pictures, model)
+    with pytest.raises(InputError, match="output from 8 levels is not finite"):
+        measure(model, [(["a"], torch.zeros(1, 3, 16, 16))], [4, 8], codebook_size=2)
+    model.encode = lambda images: (Bits().encode(images)[0], images * math.nan)
+    with pytest.raises(InputError, match="latent is not finite"):
+        run(tmp_path / "latent", pictures, model)
+
+
 def test_images_of_all_sizes_are_measured_in_the_order_of_their_keys(tmp_path):
     random = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
@@ -277,6 +292,8 @@ def test_from_the_command_line(tiny, pictures, tmp_path, capsys):
     assert record.suite.settings["resize"]["size"] == 32
     assert {metric.name.partition("@")[0] for metric in record.metrics} <= set(suite.metrics)
     assert record.metric("psnr@2").n_groups == 3
+    assert suite.kinds.keys() >= {metric.name.partition("@")[0] for metric in record.metrics}
+    read_entry(tmp_path / "out/record.json")  # what a leaderboard asks of it holds
     wrong = {"--codecs": ("png", "unknown codec"), "--resize": ("big", "px such as 256"), "--batch": ("0", "from 1 up")}
     wrong["--vgg"] = ("absent.pth", "no weights at absent.pth")
     for option, text, message in (

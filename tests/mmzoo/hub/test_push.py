@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hub_server import TOKEN, hub_server
 
+from eval_suites.evaluation import identity_stamp
 from eval_suites.record import (
     DataStamp,
     EvalRecord,
@@ -56,16 +57,21 @@ def sha256(path: Path) -> str:
 
 def record_of(folder: Path, place: Path, **changes) -> Path:
     """A record of the model in `folder`, with its log."""
-    with SampleLog(place / "samples.jsonl", {}) as log:
+    names = ("config.json", "model.safetensors")
+    suite = SuiteStamp("reconstruction", "1", {"levels": [4]})
+    files = {name: sha256(folder / name) for name in names}
+    model = ModelStamp("tiny", "evotok", None, None, files, "verified", 3, 3, ())
+    model = changes.pop("model", model)
+    data = DataStamp("natural images", "shards", "val", "cd" * 32, 2)
+    with SampleLog(place / "samples.jsonl", identity_stamp(suite, model, data)) as log:
         for number, value in enumerate((20.0, 22.0)):
             log.append(SampleRow(str(number), str(number), {"psnr@4": value}))
         stamp = log.stamp()
-    names = ("config.json", "model.safetensors")
     record = EvalRecord(
         schema=1,
-        suite=SuiteStamp("reconstruction", "1", {"levels": [4]}),
-        model=ModelStamp("tiny", "evotok", None, None, {n: sha256(folder / n) for n in names}, "verified", 3, 3, ()),
-        data=DataStamp("natural images", "shards", "val", "cd" * 32, 2),
+        suite=suite,
+        model=model,
+        data=data,
         samples=stamp,
         metrics=(
             Metric("psnr@4", 21.0, "dB", True, 20.0, 22.0, 0.95, 2, 2),

@@ -41,6 +41,8 @@ class Suite:
     measure: str
     evaluate: str
     options: tuple[Option, ...] = ()
+    subject: str = ""  #: what kind of model it scores, in words: "image tokenizers"
+    needs: tuple[str, ...] = ()  #: methods that a model must have to be scored
     #: metric, before the @ -> its kind; a record of this version that says otherwise is refused. Empty: not checked
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     headline: tuple[str, ...] = ()  #: the metrics that a leaderboard's page shows; none named = all. Files hold all

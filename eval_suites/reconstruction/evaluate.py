@@ -21,6 +21,7 @@ from eval_suites.reconstruction.rate_distortion import curve_csv, rate_distortio
 from eval_suites.reconstruction.sample import Loaded, Measuring, Reading
 from eval_suites.reconstruction.settings import Settings
 from eval_suites.reconstruction.side_files import SideFiles
+from eval_suites.reconstruction.teachers import open_teacher
 from eval_suites.record import DataStamp, Metric
 from eval_suites.request import EvalRequest
 from mmzoo.durable_files import write_text
@@ -36,7 +37,8 @@ def evaluate(request: EvalRequest) -> Sequence[Metric]:
     """
     settings = Settings.of(request.options, request.model.config)
     images = _open_images(request)
-    networks = open_networks(settings, request.model, request.options, request.device)
+    teacher = open_teacher(request.options.get("teacher"), request.model)
+    networks = open_networks(settings, request.model, {**request.options, "teacher": teacher}, request.device)
     stated = {
         **settings.describe(),
         "networks": networks.describe(),

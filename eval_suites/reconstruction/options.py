@@ -52,6 +52,7 @@ OPTIONS = (
         "jpeg,webp: codecs at the same bits (default: none; they cost a tenth of a second an image)",
         read_codecs,
     ),
+    Option("teacher", "folder or Hub id of the network that taught the semantic read-out, for semantic_cosine", str),
     Option("group", "regex with a group over the paths of a folder: what is resampled together", str),
     Option("batch", "images at once (default 16)", read_count),
     Option("vgg", "file of VGG16's weights, for LPIPS (default: torch's cache)", Path),

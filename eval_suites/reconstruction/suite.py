@@ -15,6 +15,8 @@ suite = Suite(
     measure="eval_suites.reconstruction.measure:measure",
     evaluate="eval_suites.reconstruction.evaluate:evaluate",
     options=OPTIONS,
+    subject="image tokenizers, which encode a picture as codes and decode its pixels from them",
+    needs=("encode", "decode_pixels"),
     kinds=KINDS,
     headline=("psnr", "ssim", "lpips_vgg", "rfid", "semantic_cosine", "bpp"),
 )

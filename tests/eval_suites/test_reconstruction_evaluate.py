@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from bits_tokenizer import Bits
 from PIL import Image
+from transformers import SiglipVisionModel
 
 from eval_suites.evaluation import Evaluation
 from eval_suites.leaderboard.gathering import read_entry
 from eval_suites.metrics.code_rate import code_entropy
 from eval_suites.metrics.frechet import frechet_reference
+from eval_suites.metrics.reconstruction import to_tensor
 from eval_suites.reconstruction import networks
 from eval_suites.reconstruction.evaluate import evaluate
 from eval_suites.reconstruction.measure import measure
@@ -28,6 +31,8 @@ from mmzoo.hub.save import save_model
 from tokenizers_visual.evotok.configuration import EvoTokConfig
 from tokenizers_visual.evotok.family import TINY
 from tokenizers_visual.evotok.modeling import EvoTokModel
+from tokenizers_visual.evotok.teacher import Teacher as EvoTokTeacher
+from tokenizers_visual.evotok.teacher import TeacherSettings
 
 #: name -> bytes of its four quarters (8 x 8 px each): what the tokenizer leaves out is their low bits.
 PICTURES = {"scene1_a": (0, 15, 128, 143), "scene1_b": (1, 1, 1, 1), "b": (240, 255, 17, 34), "c": (3, 5, 9, 129)}
@@ -201,7 +206,7 @@ def test_a_diverged_model_is_refused(pictures, tmp_path):
         run(tmp_path, pictures, model)
     with pytest.raises(InputError, match="output from 8 levels is not finite"):
         measure(model, [(["a"], torch.zeros(1, 3, 16, 16))], [4, 8], codebook_size=2)
-    model.encode = lambda images: (Bits().encode(images)[0], images * math.nan)
+    model.encode = lambda images: (Bits().eval().encode(images)[0], images * math.nan)
     with pytest.raises(InputError, match="latent is not finite"):
         run(tmp_path / "latent", pictures, model)
 
@@ -281,6 +286,59 @@ def test_a_real_tokenizer_with_its_teacher(tiny, pictures, tmp_path):
     for name, metric in found.items():
         if metric.value is not None:
             assert metric.value == pytest.approx(other[name].value, rel=1e-4, abs=1e-4), name
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """(model folder, folder of its teacher): the record of the model says which layer of which weights it was."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("taught")
+    SiglipVisionModel(EvoTokConfig(**TINY).encoder_config()).save_pretrained(folder / "teacher")
+    receipt = EvoTokTeacher.load(TeacherSettings(str(folder / "teacher"), "encoder.layers.1")).receipt
+    record = {"receipts": [{"teacher": receipt}]}
+    return save_model(EvoTokModel(EvoTokConfig(**TINY)), folder / "model", record=record), folder / "teacher"
+
+
+def test_the_teacher_is_named_on_the_command_line(taught, tiny, pictures, tmp_path, capsys):
+    model, teacher = taught
+
+    def command(out, model, named):
+        words = ["--model", model, "--data", pictures, "--out", tmp_path / out, "--resize", "32", "--teacher", named]
+        code = cli.main(["eval", "run", "reconstruction", *map(str, words), "--device", "cpu"])
+        return code, capsys.readouterr().err.splitlines()[-1]
+
+    assert command("out", model, teacher)[0] == 0
+    record = read_record(tmp_path / "out/record.json")
+    found = record.metric("semantic_cosine@2")
+    network = EvoTokTeacher.load(TeacherSettings(str(teacher), "encoder.layers.1"))
+    own = EvoTokModel.from_pretrained(model, quiet=True).eval()
+    values = []
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in PICTURES:
+            pixels = np.asarray(Image.open(pictures / f"{name}.png").convert("RGB").resize((32, 32), Image.BICUBIC))
+            image = to_tensor(pixels[None])
+            codes, _ = own.encode(image)
+            read_out = own.decode_semantics(codes[..., :2])
+            values.append(F.cosine_similarity(read_out, network(image, (4, 4)), dim=-1).mean())
+    assert found.value == pytest.approx(float(torch.stack(values).mean()), abs=1e-5)
+    assert found.n_values == len(PICTURES)
+    stated = record.suite.settings["networks"]["semantic_teacher"]
+    assert (stated["layer"], list(stated["files"])) == ("encoder.layers.1", ["model.safetensors"])
+    assert "source" not in stated
+    code, said = command("none", tiny, teacher)
+    assert (code, "records no teacher" in said, f"{teacher}@LAYER" in said) == (2, True, True)
+    assert command("named", tiny, f"{teacher}@encoder.layers.1")[0] == 0
+    torch.manual_seed(2)
+    SiglipVisionModel(EvoTokConfig(**TINY).encoder_config()).save_pretrained(tmp_path / "other")
+    code, said = command("other", model, tmp_path / "other")
+    assert (code, "other weights than the teacher" in said) == (2, True)
+    assert not (tmp_path / "other" / "record.json").exists()
+
+
+def test_a_model_without_a_teacher_says_so(pictures, tmp_path):
+    with pytest.raises(InputError, match="models of the kind Bits have no teacher here"):
+        run(tmp_path, pictures, teacher="somewhere")
 
 
 def test_from_the_command_line(tiny, pictures, tmp_path, capsys):

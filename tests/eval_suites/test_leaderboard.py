@@ -276,6 +276,12 @@ def test_a_build_that_fails_leaves_the_earlier_one(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["board", "runs"]
 
 
+def test_one_model_is_one_model(tmp_path, capsys):
+    finish(tmp_path / "a", "a", {"psnr@4": noisy(20, 1)})
+    build(tmp_path, out=tmp_path / "board")
+    assert capsys.readouterr().err.endswith("reconstruction 1, natural: 1 model\n")
+
+
 def test_text_of_a_record_is_text_on_the_page(tmp_path):
     hostile = "<script>alert(1)</script>|[x](y)"
     suite = SuiteStamp("<b>bold</b>", "1", {"note": "<img src=x>"})

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from eval_suites.metrics.reconstruction import to_tensor
 from eval_suites.reconstruction import networks
 from eval_suites.reconstruction.evaluate import evaluate
 from eval_suites.reconstruction.measure import measure
+from eval_suites.reconstruction.rate_plot import curve_svg
 from eval_suites.reconstruction.suite import suite
 from eval_suites.record import ModelStamp, read_record
 from eval_suites.request import EvalRequest
@@ -248,6 +250,16 @@ def test_codecs_stay_within_the_bits_of_the_codes_or_say_so(tmp_path):
     table = (tmp_path / "out/rate_distortion.csv").read_text().splitlines()
     assert table[0].startswith("method,levels,bpp,entropy_bpp,over_budget,psnr,psnr_low,psnr_high,ssim")
     assert len(table) == 11
+    drawn = ElementTree.fromstring((tmp_path / "out/rate_distortion.svg").read_text())
+    words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "Rate and distortion, own sizes, n 3" in words
+    for name in ("tokenizer: its codes, which", "JPEG: the whole", "JPEG: without the container's", "WebP: the whole"):
+        assert any(word.startswith(name) for word in words), name
+    points = sum(isinstance(row["psnr"], float) for row in curve)
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == points == len(curve)
+    exact = [{**row, "psnr": "inf"} if row["method"] == "tokenizer" else row for row in curve]
+    assert "which have no header (2 not drawn: exact)" in curve_svg(exact, "<i>own</i>")
+    assert "&lt;i&gt;own" in curve_svg(exact, "<i>own</i>")
 
 
 class Teacher:

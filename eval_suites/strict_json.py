@@ -60,7 +60,8 @@ def parse(text: str | bytes) -> Any:
     except RecursionError as fault:
         raise _too_deep() from fault
     _refuse_depth(value)
-    if (b"\\u" if isinstance(text, bytes) else "\\u") in text:  # only an escape can name half a character
+    escaped = b"\\u" in text if isinstance(text, bytes) else "\\u" in text
+    if escaped:  # only an escape can name half a character
         _refuse_half_characters(value)
     return value
 

@@ -13,11 +13,11 @@ from mmzoo.report.plots import point_chart
 TEMPLATE = "rate_distortion.svg.jinja"
 #: What a method's bits are: a photograph of 128 px in a few hundred bytes is mostly header, so both are drawn.
 NAMES = {
-    "tokenizer": "tokenizer: its codes, which have no header",
-    "jpeg": "JPEG: the whole file",
-    "jpeg_bare": "JPEG: without the container's bytes",
-    "webp": "WebP: the whole file",
-    "webp_bare": "WebP: without the container's bytes",
+    "tokenizer": "tokenizer: codes, no header",
+    "jpeg": "JPEG: whole file",
+    "jpeg_bare": "JPEG: container left out",
+    "webp": "WebP: whole file",
+    "webp_bare": "WebP: container left out",
 }
 
 
@@ -43,7 +43,7 @@ def _group(curve: Sequence[Mapping[str, Any]], method: str) -> PointGroup:
     drawn = [row for row in own if isinstance(row["bpp"], float) and isinstance(row["psnr"], float)]
     over = sum(1 for row in own if isinstance(row["over_budget"], float) and row["over_budget"] > 0)
     notes = [f"{len(own) - len(drawn)} not drawn: exact"] if len(drawn) < len(own) else []
-    notes += [f"{over} of {len(own)} above the codes' bits"] if over else []
+    notes += [f"{over} of {len(own)} over budget"] if over else []
     name = NAMES.get(method, method) + (f" ({', '.join(notes)})" if notes else "")
     points = sorted((row["bpp"], row["psnr"]) for row in drawn)
     return PointGroup(name, [x for x, _ in points], [y for _, y in points])

@@ -13,17 +13,24 @@ from mmzoo.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One broken sample. `offset`: of the faulty member, in bytes into the shard."""
+    """One broken sample. `offset`: of the faulty member, in bytes into the shard.
+
+    Of a folder of files, which has no shards: `shard` is the path below the folder and `offset` 0; `in_folder` says so
+    in messages and is no part of the quarantine file.
+    """
 
     source: str
     shard: str
     key: str
     offset: int
     reason: str
+    in_folder: bool = False
 
     @property
     def where(self) -> str:
-        """Source, shard, key and byte offset, for messages."""
+        """Source, shard, key and byte offset, or source and file, for messages."""
+        if self.in_folder:
+            return f"source {self.source}, file {self.shard}"
         return f"source {self.source}, shard {self.shard}, key {self.key}, offset {self.offset}"
 
 

@@ -65,7 +65,9 @@ class BrokenSample:
 
     def as_row(self) -> dict[str, Any]:
         """Its line in the file."""
-        return {**asdict(self.fault), "split": self.split, "epoch": self.epoch, "position": self.position}
+        fault = asdict(self.fault)
+        del fault["in_folder"]
+        return {**fault, "split": self.split, "epoch": self.epoch, "position": self.position}
 
 
 class Quarantine:

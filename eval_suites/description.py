@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from mmzoo.errors import InputError
 
@@ -17,6 +17,13 @@ class Option:
     help: str
     read: Callable[[str], Any]
     default: Any = None
+
+
+class Kind(NamedTuple):
+    """What a metric's number is: its unit, and whether more is better (None: neither)."""
+
+    unit: str = ""
+    higher_is_better: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,10 @@ class Suite:
     measure: str
     evaluate: str
     options: tuple[Option, ...] = ()
+    subject: str = ""  #: what kind of model it scores, in words: "image tokenizers"
+    needs: tuple[str, ...] = ()  #: methods that a model must have to be scored
+    #: metric, before the @ -> its kind; a record of this version that says otherwise is refused. Empty: not checked
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
     headline: tuple[str, ...] = ()  #: the metrics that a leaderboard's page shows; none named = all. Files hold all
 
 

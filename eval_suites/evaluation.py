@@ -49,7 +49,7 @@ class Evaluation:
     def open_log(self, settings: Mapping[str, Any], data: DataStamp) -> SampleLog:
         """See request.OpenLog. AlreadyMeasuredError: nothing is left to do."""
         self.settings, self.data = settings, data
-        stamp = _stamp(SuiteStamp(self.suite.name, self.suite.version, settings), self.model, data)
+        stamp = identity_stamp(SuiteStamp(self.suite.name, self.suite.version, settings), self.model, data)
         earlier = self.out / RECORD_FILE
         if earlier.exists():
             record = read_record(earlier)
@@ -83,7 +83,7 @@ class Evaluation:
         )
 
 
-def _stamp(suite: SuiteStamp, model: ModelStamp, data: DataStamp) -> dict[str, Any]:
+def identity_stamp(suite: SuiteStamp, model: ModelStamp, data: DataStamp) -> dict[str, Any]:
     """What must be equal for an evaluation to be the same one. What model and data are called is not part of it."""
     what = to_plain(data)
     del what["name"]
@@ -92,7 +92,7 @@ def _stamp(suite: SuiteStamp, model: ModelStamp, data: DataStamp) -> dict[str, A
 
 def _refuse_another(file: Path, record: EvalRecord, stamp: Mapping[str, Any]) -> None:
     """InputError when the record in the folder is of something else; it names what."""
-    there, now = _flat(_stamp(record.suite, record.model, record.data)), _flat(stamp)
+    there, now = _flat(identity_stamp(record.suite, record.model, record.data)), _flat(stamp)
     for name in [*there, *now]:
         if there.get(name) != now.get(name):
             raise InputError(

@@ -13,12 +13,14 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval_suites.description import Option, Suite
 from eval_suites.evaluation import AlreadyMeasuredError, Evaluation
 from eval_suites.finding import get_suite
+from eval_suites.fitting import refuse_unfit
 from eval_suites.model_loading import load_model
 from eval_suites.record import RECORD_FILE, EvalRecord, write_record
 from eval_suites.request import EvalRequest
@@ -54,6 +56,7 @@ def _measured(suite: Suite, arguments: Any, options: dict[str, Any], command: st
     """Under the lock of the folder."""
     device = str(usable_device(arguments.device))
     model, stamp = load_model(arguments.model, arguments.revision, arguments.name, device)
+    refuse_unfit(suite, model, arguments.model)
     evaluation = Evaluation(suite, stamp, arguments.out)
     request = EvalRequest(model, arguments.data, arguments.split, device, arguments.limit, options, evaluation.open_log)
     start = time.monotonic()
@@ -79,19 +82,25 @@ def _read(option: Option, text: str | None) -> Any:
         raise InputError(f"--{option.name} {mistake}") from mistake
 
 
-def summary(record: EvalRecord) -> str:
-    """The numbers for a person, one line each; then what was not measured, one line a reason."""
-    measured = [metric for metric in record.metrics if metric.value is not None]
+def summary(record: EvalRecord, headline: Sequence[str] = ()) -> str:
+    """The numbers for a person, one line each; then what was not measured, one line a reason.
+
+    headline: metrics without their slice that are shown (none: all); how many others there are is said.
+    """
+    shown = [one for one in record.metrics if not headline or one.name.partition("@")[0] in headline]
+    measured = [metric for metric in shown if metric.value is not None]
     width = max((len(metric.name) for metric in measured), default=0)
     levels = dict.fromkeys(f"{100 * metric.level:g} %" for metric in measured if metric.level is not None)
     title = f"{record.suite.name}, version {record.suite.version}: {record.model.name} on {record.data.name}"
     lines = [title + (f" ({', '.join(levels)} intervals over groups)" if levels else "")]
     lines += [f"  {metric.name:<{width}}  {metric_text(metric)}" for metric in measured]
     reasons: dict[str, list[str]] = {}
-    for metric in record.metrics:
+    for metric in shown:
         if metric.not_measured is not None:
             reasons.setdefault(metric.not_measured, []).append(metric.name)
     lines += [f"  not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    if left := len(record.metrics) - len(shown):
+        lines.append(f"  and {left} more in {RECORD_FILE}; --all shows them here")
     return "\n".join(lines) + "\n"
 
 
@@ -112,6 +121,7 @@ def _parser(prog: str, suite: Suite | None) -> CommandParser:
     add("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     add("--revision", help="branch, tag or commit of a Hub id")
     add("--name", help="what tables call the model (default: from its folder or id)")
+    add("--all", action="store_true", help="print every figure, not only the suite's headline")
     add("--json", action="store_true", help="print the record as JSON")
     for option in suite.options if suite else ():
         add(f"--{option.name}", help=option.help)
@@ -130,5 +140,5 @@ def main(argv: list[str], prog: str) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(to_plain(record), indent=1) + "\n")
     else:
-        sys.stdout.write(summary(record))
+        sys.stdout.write(summary(record, () if arguments.all else suite.headline))
     return 0

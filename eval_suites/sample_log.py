@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BufferedRandom
@@ -31,12 +32,20 @@ SAMPLES_FILE = "samples.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """One sample. key: unique in the log. group: what it is resampled with (the photograph of a crop)."""
+    """One sample. key: unique in the log. group: what it is resampled with (the photograph of a crop).
+
+    ValueError: a value that is NaN or -inf.
+    """
 
     key: str
     group: str
     values: Mapping[str, float]
     more: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.values.items():
+            if math.isnan(value) or value == -math.inf:
+                raise ValueError(f"{name!r} is {value}, which has no place in a mean: NaN or -inf")
 
 
 class SampleLog:
@@ -106,6 +115,11 @@ class SampleLog:
 
 def read_sample_log(folder: Path, stamp: SampleLogStamp) -> list[SampleRow]:
     """The rows of a finished log in `folder`. InputError: absent, changed since the record was written, or damaged."""
+    return read_stamped_log(folder, stamp)[1]
+
+
+def read_stamped_log(folder: Path, stamp: SampleLogStamp) -> tuple[Mapping[str, Any], list[SampleRow]]:
+    """What a finished log says that it measures, and its rows. InputError: see read_sample_log."""
     path = folder / stamp.file
     try:
         content = path.read_bytes()
@@ -115,10 +129,10 @@ def read_sample_log(folder: Path, stamp: SampleLogStamp) -> list[SampleRow]:
         ) from fault
     if hashlib.sha256(content).hexdigest() != stamp.sha256:
         raise InputError(f"{path} has changed since its record was written (sha256). Measure again: mmzoo eval run")
-    _, rows = _parse(path, content)
+    stated, rows = _parse(path, content)
     if len(rows) != stamp.rows:
         raise InputError(f"{path} holds {len(rows)} rows, its record says {stamp.rows}. Measure again: mmzoo eval run")
-    return rows
+    return stated, rows
 
 
 def _whole_lines(content: bytes) -> bytes:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mmzoo.errors import InputError, suggestion
 
 Content = TypeVar("Content")
 INFINITIES = {"inf": math.inf, "-inf": -math.inf}
+DEEPEST = 100  #: lists and tables in each other; nothing we write comes near, and Python's own limit is a trace
+LARGEST = 2**63 - 1  #: of whole numbers: what counts and sizes can be elsewhere
 
 
 def plain_json(value: Any) -> Any:
@@ -43,8 +46,62 @@ def to_plain(value: Any) -> Any:
 
 
 def parse(text: str | bytes) -> Any:
-    """JSON values, strictly: no NaN, no bare infinities, no name twice. ValueError says what is wrong."""
-    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once_each)
+    """JSON values, strictly: no NaN, no bare infinities, no name twice, no number or nesting beyond all use, no text
+    that UTF-8 cannot hold. ValueError says what is wrong.
+    """
+    try:
+        value = json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_once_each,
+        )
+    except RecursionError as fault:
+        raise _too_deep() from fault
+    _refuse_depth(value)
+    escaped = b"\\u" in text if isinstance(text, bytes) else "\\u" in text
+    if escaped:  # only an escape can name half a character
+        _refuse_half_characters(value)
+    return value
+
+
+def _refuse_depth(value: Any) -> None:
+    """Level by level, without recursion: whoever reads the value may recurse then."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for one in level if isinstance(one, list | dict) for inner in _inside(one)]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _inside(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"lists and tables lie in each other more than {DEEPEST} deep")
+
+
+def _refuse_half_characters(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as fault:
+        raise ValueError(f"it holds half a character, {fault.object[fault.start]!a}") from fault
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {_cut(text)} is too large")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > len(str(-LARGEST)) or abs(int(text)) > LARGEST:
+        raise ValueError(f"the whole number {_cut(text)} is too large")
+    return int(text)
 
 
 def from_plain(kind: type[Content], value: Any, where: str = "") -> Content:
@@ -88,7 +145,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
 def _float(value: Any, where: str) -> float:
     if isinstance(value, str) and value in INFINITIES:
         return INFINITIES[value]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise InputError(f"{where!r} must be a number, not {_named(value)}")
     return float(value)
 
@@ -115,7 +172,10 @@ def _place(where: str, name: str) -> str:
 
 
 def _named(value: Any) -> str:
-    text = json.dumps(value, default=repr)
+    return _cut(json.dumps(value, default=repr))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

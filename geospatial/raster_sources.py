@@ -145,19 +145,28 @@ def _listed(file: Path) -> list[dict[str, str]]:
             raise InputError(f"{file} has a column {name!r}.{suggestion(str(name), LIST_COLUMNS)}")
     if not {"image", "mask"} <= set(columns):
         raise InputError(f"{file} needs the columns image and mask; it has {', '.join(columns)}")
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
         if not (row["image"] and row["mask"]):
             raise InputError(f"{file}, line {number}: image or mask is empty. Name both, or remove the line")
+        if not Path(row["image"]).name:
+            raise InputError(f"{file}, line {number}: {row['image']!r} is no file. Name a raster")
         row["key"] = Path(row["image"]).with_suffix("").as_posix().replace("../", "")
         if row["key"] in seen:
-            raise InputError(f"{file}, line {number}: {row['image']} is listed twice. Remove one line")
-        seen.add(row["key"])
+            raise InputError(f"{file}, line {number}: {row['image']} {_twice(file.parent, row, seen[row['key']])}")
+        seen[row["key"]] = row["image"]
         for kind in ("image", "mask"):
             row[kind] = str(file.parent / row[kind])
         if row.get("split") and row["split"] not in SPLITS:
             raise InputError(f"{file}, line {number}: split {row['split']!r} is not one of: {', '.join(SPLITS)}")
     return rows
+
+
+def _twice(folder: Path, row: dict[str, str], before: str) -> str:
+    """What is wrong with two rows of one key: one file twice, or two files that `../` alone tells apart."""
+    if (folder / before).resolve() == (folder / row["image"]).resolve():
+        return "is listed twice. Remove one line"
+    return f"and {before} are two files of one name, {row['key']}. Rename a folder, or make them two sources"
 
 
 def _splits(source: RasterSource, rows: Sequence[dict[str, str]], val_fraction: float) -> list[str]:

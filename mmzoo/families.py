@@ -56,6 +56,9 @@ class Family:
     variants: Mapping[str, Mapping[str, Any]]  #: public variant name -> config arguments; always holds "tiny"
     suites: tuple[str, ...] = ()
     demo: str | None = None  #: function(mmzoo.demo.Demo) -> path of its report
+    #: function(source, model) -> the network that taught the model's semantic read-out: images (B, 3, H, W) in
+    #: [-1, 1], grid (h, w) -> features (B, h * w, C). `source`: folder or Hub id, as the user names it.
+    teacher: str | None = None
     auto_classes: tuple[str, ...] = ("AutoModel",)
     #: Models on top of `model` with a class of their own: transformers' Auto class -> PreTrainedModel class. A saved
     #: one is known by its class name, in config.json under `architectures`.

@@ -137,3 +137,17 @@ def test_the_readers_of_codes_agree_before_they_are_timed(monkeypatch):
     monkeypatch.setattr(code_reading, "theirs", lambda shards: reversed(list(code_reading.ours(shards))))
     with pytest.raises(AssertionError):
         code_reading.compare()
+
+
+def test_the_averaging_step_is_residual_vqs(monkeypatch):
+    monkeypatch.setattr(quantizer, "SIZE", 64)
+    latent, tables = quantizer.case(200)
+    module, restore = quantizer.their_module(tables, training=True)
+    restore()
+    for layer in module.layers:
+        layer._codebook.cluster_size.fill_(1)
+    theirs = module(latent[None])[1][0]
+    codes, moved = quantizer.ours_averaging(latent, tables).run()
+    assert torch.equal(codes, theirs)
+    assert not torch.equal(moved, tables)
+    torch.testing.assert_close(moved, torch.stack([layer._codebook.embed[0] for layer in module.layers]))

@@ -98,7 +98,7 @@ class FolderPictures:
         if found is None:
             return None
         if isinstance(found, Rejected):
-            fault = Fault(self.name, found.path, key, 0, found.reason)
+            fault = Fault(self.name, found.path, key, 0, found.reason, in_folder=True)
             raise BrokenSampleError(fault, "Replace the file, or take it out")
         image, pixels = found
         return Picture(key, pixels, {"json": image.json_member(self.name)}, image.path, image.sha256, rules)

@@ -88,6 +88,7 @@ def main(argv: list[str], prog: str) -> int:
     for one in superseded:
         sys.stderr.write(f"{one.old.path} is superseded by {one.new.path}\n")
     for table in tables:
-        sys.stderr.write(f"{table.suite.name} {table.suite.version}, {table.data.name}: {len(table.rows)} models\n")
+        count = f"{len(table.rows)} model{'s' if len(table.rows) != 1 else ''}"
+        sys.stderr.write(f"{table.suite.name} {table.suite.version}, {table.data.name}: {count}\n")
     sys.stdout.write(f"{arguments.out / NAME}.html\n")
     return 0

@@ -7,21 +7,16 @@ and data is listed as superseded. Copies of one record, byte for byte, count onc
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
+from eval_suites.leaderboard.proving import prove
 from eval_suites.record import RECORD_FILE, EvalRecord, read_record
-from eval_suites.sample_log import SampleRow, read_sample_log
+from eval_suites.sample_log import SampleRow, read_stamped_log
 from mmzoo.errors import InputError
-
-#: A mean may be summed in another order; more than this is another number.
-TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -84,31 +79,9 @@ def read_entry(path: Path) -> Entry:
         raise InputError(
             f"{path}: the date {record.date!r} is none ({fault}). Measure again: mmzoo eval run"
         ) from fault
-    entry = Entry(
-        record, path, hashlib.sha256(path.read_bytes()).hexdigest(), read_sample_log(path.parent, record.samples)
-    )
-    _check_means(entry)
-    return entry
-
-
-def _check_means(entry: Entry) -> None:
-    """A metric that has values in the rows is their mean, or somebody changed one of the two."""
-    for metric in entry.record.metrics:
-        values = np.array(list(entry.values(metric.name).values()), dtype=np.float64)
-        if metric.value is None or not len(values):
-            continue
-        finite = values[np.isfinite(values)]
-        mean = float(finite.mean()) if len(finite) else math.inf
-        if not math.isclose(mean, metric.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-            raise InputError(
-                f"{entry.path}: {metric.name} is {metric.value:.6g}, but the mean of its rows in "
-                f"{entry.record.samples.file} is {mean:.6g}. Measure again: mmzoo eval run"
-            )
-        if metric.n_values != len(finite):
-            raise InputError(
-                f"{entry.path}: {metric.name} counts {metric.n_values:,} values, and {entry.record.samples.file} holds "
-                f"{len(finite):,}. Measure again: mmzoo eval run"
-            )
+    stated, rows = read_stamped_log(path.parent, record.samples)
+    prove(path, record, stated, rows)
+    return Entry(record, path, hashlib.sha256(path.read_bytes()).hexdigest(), rows)
 
 
 def gather(paths: Sequence[Path], leave_out: Path) -> tuple[list[Entry], list[Superseded]]:

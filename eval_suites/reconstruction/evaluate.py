@@ -14,28 +14,32 @@ import torch
 from data_engine.progress import tracked
 from eval_suites.reconstruction.figures import make_metrics
 from eval_suites.reconstruction.images import ImageSet, open_images
+from eval_suites.reconstruction.logged_rows import check_rows
 from eval_suites.reconstruction.measure import evaluation_mode
 from eval_suites.reconstruction.networks import open_networks
 from eval_suites.reconstruction.rate_distortion import curve_csv, rate_distortion
+from eval_suites.reconstruction.rate_plot import curve_svg
 from eval_suites.reconstruction.sample import Loaded, Measuring, Reading
 from eval_suites.reconstruction.settings import Settings
 from eval_suites.reconstruction.side_files import SideFiles
+from eval_suites.reconstruction.teachers import open_teacher
 from eval_suites.record import DataStamp, Metric
 from eval_suites.request import EvalRequest
 from mmzoo.durable_files import write_text
 from mmzoo.ops.exact_float32 import exact_float32
 
-CURVE = "rate_distortion"  #: .json and .csv, beside the record
+CURVE = "rate_distortion"  #: .json, .csv and .svg, beside the record
 
 
 def evaluate(request: EvalRequest) -> Sequence[Metric]:
     """See eval_suites/request.py; README.md beside this file is the protocol. Options: suite.py.
 
-    Leaves the rate-distortion curve beside the log, as a table and as data for a plot.
+    Leaves the rate-distortion curve beside the log, as a table, as data, and drawn.
     """
     settings = Settings.of(request.options, request.model.config)
     images = _open_images(request)
-    networks = open_networks(settings, request.model, request.options, request.device)
+    teacher = open_teacher(request.options.get("teacher"), request.model)
+    networks = open_networks(settings, request.model, {**request.options, "teacher": teacher}, request.device)
     stated = {
         **settings.describe(),
         "networks": networks.describe(),
@@ -45,6 +49,7 @@ def evaluate(request: EvalRequest) -> Sequence[Metric]:
     }
     stamp = DataStamp(images.name, images.kind, images.split, images.identity, len(images))
     log = request.open_log(stated, stamp)
+    check_rows(log.path, log.rows, settings, networks)
     with SideFiles(log.path.parent, log.rows, settings.levels, networks.inception) as sides:
         todo = [number for number, key in enumerate(images.keys) if key not in log]
         measuring = Measuring(request.model, settings, networks, torch.device(request.device))
@@ -53,14 +58,21 @@ def evaluate(request: EvalRequest) -> Sequence[Metric]:
                 for sample in measuring.batch(batch):
                     log.append(sides.append(sample))
         metrics = make_metrics(log.rows, sides, settings, networks)
-    write_curve(log.path.parent, rate_distortion(metrics, settings))
+    write_curve(log.path.parent, rate_distortion(metrics, settings), f"{_size_text(settings)}, n {len(log.rows):,}")
     return metrics
 
 
-def write_curve(folder: Path, curve: list[dict[str, Any]]) -> None:
-    """The table as JSON and as CSV."""
+def write_curve(folder: Path, curve: list[dict[str, Any]], what: str) -> None:
+    """The table as JSON, as CSV and drawn. what: see curve_svg."""
     write_text(folder / f"{CURVE}.json", json.dumps(curve, indent=1, allow_nan=False) + "\n")
     write_text(folder / f"{CURVE}.csv", curve_csv(curve))
+    write_text(folder / f"{CURVE}.svg", curve_svg(curve, what))
+
+
+def _size_text(settings: Settings) -> str:
+    """ "128 px", "crops of 16 px" or "own sizes"."""
+    resize = settings.resize
+    return {"none": "own sizes", "crop": f"crops of {resize.size} px"}.get(resize.how, f"{resize.size} px")
 
 
 @contextmanager

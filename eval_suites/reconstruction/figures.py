@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from eval_suites.description import Kind
 from eval_suites.metrics.code_rate import code_entropy
 from eval_suites.metrics.frechet import frechet_distance
 from eval_suites.metrics.image_codecs import CODECS
+from eval_suites.reconstruction.kinds import ENTROPY, PER_IMAGE, PERPLEXITY, RFID, USAGE, codec_kinds
 from eval_suites.reconstruction.networks import Networks
-from eval_suites.reconstruction.sample import COUNTINGS
 from eval_suites.reconstruction.settings import Settings
 from eval_suites.reconstruction.side_files import SideFiles
 from eval_suites.record import Metric
@@ -21,42 +21,9 @@ from eval_suites.statistics import bootstrap_mean
 from mmzoo.ops.residual_vq import code_counts, usage_of_counts
 
 
-class Kind(NamedTuple):
-    """What a metric's number is: its unit, and whether more is better (None: neither)."""
-
-    unit: str = ""
-    higher_is_better: bool | None = None
-
-
-#: Means over images, in the order of the record.
-PER_IMAGE = {
-    "psnr": Kind("dB", True),
-    "ssim": Kind("", True),
-    "ssim_range2": Kind("", True),
-    "lpips_vgg": Kind("", False),
-    "lpips_alex": Kind("", False),
-    "semantic_cosine": Kind("", True),
-    "bpp": Kind("bits/px"),
-}
-CODEC_KINDS = {
-    "psnr": Kind("dB", True),
-    "ssim": Kind("", True),
-    "bpp": Kind("bits/px"),
-    "over_budget": Kind(),
-}
-RFID, ENTROPY = Kind("", False), Kind("bits/px", False)
-USAGE, PERPLEXITY = Kind("", True), Kind("codes", True)
-
-
 def make_metrics(rows: Sequence[SampleRow], sides: SideFiles, settings: Settings, networks: Networks) -> list[Metric]:
     """Every metric of the suite, measured or with the reason why not."""
-    kinds = PER_IMAGE | {
-        f"{name}{suffix}_{kind}": CODEC_KINDS[kind]
-        for name in CODECS
-        if name in settings.codecs
-        for suffix in COUNTINGS
-        for kind in CODEC_KINDS
-    }
+    kinds = per_image_kinds(settings)
     metrics = [
         _per_image(rows, name, level, kind, networks.absent.get(name))
         for name, kind in kinds.items()
@@ -65,6 +32,12 @@ def make_metrics(rows: Sequence[SampleRow], sides: SideFiles, settings: Settings
     counts = level_counts(sides, settings.codebook_size)
     groups = len({row.group for row in rows})
     return metrics + _rfid(rows, sides, settings, networks) + _codebooks(rows, counts, settings, groups)
+
+
+def per_image_kinds(settings: Settings) -> dict[str, Kind]:
+    """The means over images, by name without their level, in the order of the record."""
+    chosen = tuple(name for name in CODECS if name in settings.codecs)
+    return PER_IMAGE | codec_kinds(chosen)
 
 
 def level_counts(sides: SideFiles, codebook_size: int) -> torch.Tensor:

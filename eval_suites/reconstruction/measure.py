@@ -21,7 +21,7 @@ class PixelTokenizer(Protocol):
     """What the suite asks of a model. Images are (B, 3, H, W) in [-1, 1]."""
 
     def encode(self, images: Tensor, /) -> tuple[Tensor, Any]:
-        """Codes (B, h, w, L) int64, and a latent that is not looked at."""
+        """Codes (B, h, w, L) int64, and a latent of which only NaN and infinities are looked for (None: none)."""
         ...
 
     def decode_pixels(self, codes: Tensor, /) -> Tensor:
@@ -83,7 +83,7 @@ def measure(
                 raise ValueError(f"{len(groups)} group names for {len(images)} images")
             if not len(images):
                 continue
-            codes, _ = model.encode(images.to(device))
+            codes = encoded(model, images.to(device))
             if wanted[-1] > codes.shape[-1]:
                 raise InputError(f"level {wanted[-1]} was asked for; this model has levels 1 to {codes.shape[-1]}.")
             if int(codes.max()) >= codebook_size:
@@ -143,13 +143,31 @@ def _numbered(groups: Sequence[str], crops: Counter[str]) -> list[tuple[str, int
     return named
 
 
+def encoded(model: PixelTokenizer, images: Tensor) -> Tensor:
+    """The codes (B, h, w, L) of images. InputError: a latent that is not finite, whose codes would mean nothing."""
+    codes, latent = model.encode(images)
+    if isinstance(latent, Tensor):
+        refuse_not_finite(latent, "latent")
+    return codes
+
+
+def refuse_not_finite(found: Tensor, what: str) -> Tensor:
+    """`found` itself. InputError: NaN or infinities in it, of which figures could be made that mean nothing."""
+    if not bool(found.isfinite().all()):
+        raise InputError(
+            f"the model's {what} is not finite (NaN or infinite): its training has diverged, "
+            f"or its weights are damaged. Name an earlier checkpoint, or train again with a lower learning rate."
+        )
+    return found
+
+
 def _compare(
     model: PixelTokenizer, images: Tensor, codes: Tensor, levels: list[int], named: list[tuple[str, int]]
 ) -> list[Row]:
     truth = to_bytes(images)
     rows = []
     for count in levels:
-        decoded = to_bytes(model.decode_pixels(codes[..., :count]))
+        decoded = to_bytes(refuse_not_finite(model.decode_pixels(codes[..., :count]), f"output from {count} levels"))
         if decoded.shape != truth.shape:
             sizes = [f"{side.shape[1]}x{side.shape[2]} px" for side in (truth, decoded)]
             raise InputError(f"images of {sizes[0]} come back as {sizes[1]}. Crop to the model's own image size.")

@@ -61,7 +61,7 @@ def open_networks(settings: Settings, model: Any, options: Mapping[str, Any], de
     if not callable(getattr(model, "decode_semantics", None)):
         networks.absent["semantic_cosine"] = "the model has no semantic read-out"
     elif teacher is None:
-        networks.absent["semantic_cosine"] = "the model's teacher is not at hand"
+        networks.absent["semantic_cosine"] = "the model's teacher is not at hand: name it with --teacher"
     else:
         networks.teacher = teacher
     return networks

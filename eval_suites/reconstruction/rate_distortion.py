@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval_suites.reconstruction.sample import COUNTINGS
+from eval_suites.reconstruction.kinds import COUNTINGS
 from eval_suites.reconstruction.settings import Settings
 from eval_suites.record import Metric
 

@@ -9,8 +9,11 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from data_engine.decode import MAX_PIXELS
 from mmzoo.errors import InputError
 
+#: px of a side. A batch of 16 such images is 3 GB as float32: more is a slip of the finger.
+LARGEST_SIDE = 4096
 How = Literal["none", "crop", "square"]
 
 
@@ -27,6 +30,8 @@ class Resize:
     def __post_init__(self) -> None:
         if self.how not in ("none", "crop", "square"):
             raise InputError(f"resize {self.how!r} is unknown. Give none, crop or square.")
+        if self.size is not None and self.size > LARGEST_SIDE:
+            raise InputError(f"resize to {self.size} px: give at most {LARGEST_SIDE} px.")
         if (self.size is None) != (self.how == "none") or (self.size is not None and self.size < 1):
             raise InputError(
                 f"resize {self.how!r} with size {self.size}: crop and square need px from 1 up, none has none."
@@ -61,6 +66,11 @@ def _middle(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 def _shorter_side_to(pixels: np.ndarray, size: int) -> np.ndarray:
     scale = size / min(pixels.shape[:2])
     height, width = (max(size, round(side * scale)) for side in pixels.shape[:2])
+    if height * width > MAX_PIXELS:
+        raise InputError(
+            f"an image of {pixels.shape[0]}x{pixels.shape[1]} px would become {height}x{width} px, more than "
+            f"{MAX_PIXELS:,} in all. Take it out, or give a smaller --resize."
+        )
     if (height, width) == pixels.shape[:2]:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))

@@ -14,12 +14,11 @@ from eval_suites.metrics.code_rate import stored_bits
 from eval_suites.metrics.image_codecs import CODECS, Encodings
 from eval_suites.metrics.reconstruction import psnr, ssim, ssim_range_2, to_bytes, to_tensor
 from eval_suites.metrics.semantics import mean_cosine
+from eval_suites.reconstruction.kinds import COUNTINGS
+from eval_suites.reconstruction.measure import encoded, refuse_not_finite
 from eval_suites.reconstruction.networks import Networks
 from eval_suites.reconstruction.settings import Settings
 from mmzoo.errors import InputError
-
-#: Whether a codec's container counts: the part of a name that says so, and the word for it.
-COUNTINGS = {"": True, "_bare": False}
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Measuring:
         """All figures of images of one size. InputError: levels that are not there, outputs of another size."""
         truth = np.stack([image.pixels for image in images])
         tensors = to_tensor(truth).to(self.device)
-        codes, _ = self.model.encode(tensors)
+        codes = encoded(self.model, tensors)
         self._check(codes)
         values: dict[str, np.ndarray] = {}
         features = {0: self.networks.inception.features(truth)} if self.networks.inception else {}
@@ -95,7 +94,7 @@ class Measuring:
             raise ValueError(f"codes {int(codes.min())} to {int(codes.max())} are outside a codebook of {size}")
 
     def _decode(self, codes: Tensor, truth: np.ndarray) -> np.ndarray:
-        decoded = to_bytes(self.model.decode_pixels(codes))
+        decoded = to_bytes(refuse_not_finite(self.model.decode_pixels(codes), f"output from {codes.shape[-1]} levels"))
         if decoded.shape != truth.shape:
             sizes = [f"{side.shape[1]}x{side.shape[2]} px" for side in (truth, decoded)]
             raise InputError(

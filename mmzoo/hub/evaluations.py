@@ -92,7 +92,11 @@ def card_with(text: str, evaluations: Sequence[Evaluation], target: Target) -> s
     """The card, with the results in its front matter and a section at its end. Without evaluations: unchanged."""
     if not evaluations:
         return text
-    card = ModelCard(text)
+    try:
+        card = ModelCard(text)
+    except (ValueError, TypeError, yaml.YAMLError) as fault:
+        reason = " ".join(str(fault).split())[:160]
+        raise InputError(f"README.md has no sound front matter ({reason}). Correct what stands between ---.") from fault
     data: Any = card.data  # its class says less than its docstring: any field of ModelCardData
     data.model_name = target.repository.partition("/")[2]
     data.eval_results = [result for one in evaluations for result in one.results]

@@ -62,20 +62,42 @@ def check_model_folder(given: Path) -> ModelFolder:
                 f"{folder} is not complete: it has no {name}. Save the model with mmzoo.hub.save.save_model."
             )
     listed = sorted((zoo or {})["files"])
+    _refuse_outside(folder, listed)
     missing = [name for name in listed if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder} is not complete: {missing[0]} is missing, which {ZOO_FILE} lists. Save it again.")
     files, _ = check_files(folder, sorted({*listed, CONFIG_FILE, *weight_files(folder)}))
     here = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    plain = [name for name in here if any(fnmatch.fnmatchcase(name, pattern) for pattern in PLAIN_FILES)]
+    _refuse_outside(folder, [name for name in here if name in files or _is_plain(name)])
+    plain = [name for name in here if _is_plain(name)]
     left_out = [name for name in here if name not in plain and name not in files]
     return ModelFolder(folder, files, plain, left_out)
+
+
+def _is_plain(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in PLAIN_FILES)
+
+
+def _refuse_outside(folder: Path, names: Sequence[str]) -> None:
+    """InputError for a file that lies elsewhere: a link, or a name with `..` in zoo.json, would publish anything."""
+    for name in names:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{folder / name} leads out of the folder, to {(folder / name).resolve()}. Put a copy in its place."
+            )
+
+
+def _card_of(folder: Path) -> str:
+    try:
+        return (folder / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(f"{folder / CARD_FILE} is no text in UTF-8 ({fault}). Save it as such.") from fault
 
 
 def published_files(model: ModelFolder, evaluations: Sequence[Evaluation], target: Target) -> list[PublishedFile]:
     """Everything that goes up, by name."""
     names = sorted({*model.plain, *model.files} - {CARD_FILE})
-    card = card_with((model.folder / CARD_FILE).read_text(encoding="utf-8"), evaluations, target)
+    card = card_with(_card_of(model.folder), evaluations, target)
     found: dict[str, Path | bytes] = {name: model.folder / name for name in names}
     found[CARD_FILE] = card.encode()
     found.update(eval_results_files(evaluations))

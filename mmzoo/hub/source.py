@@ -72,7 +72,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         str(values["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise InputError(
             f"{folder / CONFIG_FILE} is not a model config ({type(fault).__name__}). Save the model again."
         ) from fault

@@ -51,7 +51,7 @@ def read_zoo_file(folder: Path) -> dict[str, Any] | None:
         record["files"] = {
             name: {"size": expected["size"], "sha256": expected["sha256"]} for name, expected in record["files"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise InputError(f"{file} cannot be read ({type(fault).__name__}). Fetch or save the model again.") from fault
     if schema != SCHEMA:
         raise InputError(f"{file} has schema {schema}; this mmzoo reads schema {SCHEMA}. Use the mmzoo that wrote it.")

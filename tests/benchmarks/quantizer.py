@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +23,29 @@ LEAST_MEMORY_RATIO = 15.0
 BARS_FROM = 2**25
 #: Two implementations may part where the two best squared distances are closer than this, at unit scale.
 NEAR_TIE = 1e-5
+DECAY, SMOOTHING = 0.99, 1e-5  #: of the moving averages, and ResidualVQ's default eps
 
 
-def case(vectors: int) -> tuple[Tensor, Tensor]:
+class Published(NamedTuple):
+    """A case at the size of the published tokenizer: N vectors, L levels, K codes; the least ratio to ResidualVQ."""
+
+    vectors: int
+    levels: int
+    size: int
+    least_ratio: float
+
+
+#: Only a training step, which moves averages and tables in place, and no dense peer: ResidualVQ takes a minute a step.
+PUBLISHED = (Published(1024, 16, 32_768, 8.0), Published(8192, 4, 32_768, 10.0))
+PUBLISHED_ROUNDS = 2
+
+
+def case(vectors: int, levels: int | None = None, size: int | None = None) -> tuple[Tensor, Tensor]:
     """Latents (N, D) and tables (L, K, D) whose scale falls with the level, as trained ones do."""
+    levels, size = levels or LEVELS, size or SIZE
     random = torch.Generator().manual_seed(vectors)
-    scales = 0.8 ** torch.arange(LEVELS)[:, None, None]
-    return torch.randn(vectors, DIM, generator=random), torch.randn(LEVELS, SIZE, DIM, generator=random) * scales
+    scales = 0.8 ** torch.arange(levels)[:, None, None]
+    return torch.randn(vectors, DIM, generator=random), torch.randn(levels, size, DIM, generator=random) * scales
 
 
 def ours_with_statistics(latent: Tensor, tables: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -43,8 +59,9 @@ def ours_with_statistics(latent: Tensor, tables: Tensor) -> tuple[Tensor, list[t
 
 def their_module(tables: Tensor, training: bool) -> tuple[ResidualVQ, Callable[[], Any]]:
     """ResidualVQ with equal tables, and a function that puts them back: each training step moves them."""
+    levels, size, dim = tables.shape
     module = ResidualVQ(
-        dim=DIM, num_quantizers=LEVELS, codebook_size=SIZE, decay=0.99, rotation_trick=False, straight_through=True
+        dim=dim, num_quantizers=levels, codebook_size=size, decay=DECAY, rotation_trick=False, straight_through=True
     )
     for layer, table in zip(module.layers, tables, strict=True):
         book = layer._codebook
@@ -82,7 +99,7 @@ def check(latent: Tensor, tables: Tensor, module: ResidualVQ) -> str:
 
 
 def compare() -> list[Comparison]:
-    """Two sizes, without and with statistics; ResidualVQ in training also updates its tables."""
+    """Two sizes, without and with statistics (ResidualVQ also updates its tables then), and the published ones."""
     found: list[Comparison] = []
     for vectors in VECTORS:
         latent, tables = case(vectors)
@@ -99,7 +116,58 @@ def compare() -> list[Comparison]:
             barred = vectors * SIZE >= BARS_FROM
             found += _times(f"{name} ({verdict})", contenders, barred)
             found += _peaks(f"{name}, extra memory", contenders, barred)
-    return found
+    return found + [line for one in PUBLISHED for line in _published(one)]
+
+
+def ours_averaging(latent: Tensor, tables: Tensor) -> Contender:
+    """What ResidualVQ does in a training step, with the op: codes, then each level's averages and table, in place."""
+    kept = tables.clone()
+    counts, sums = torch.ones(tables.shape[:2]), tables.clone()
+
+    def step() -> tuple[Tensor, Tensor]:
+        codes, residual = assign(latent, kept), latent
+        for number, level in enumerate(codes.unbind(1)):
+            found = code_statistics(level.contiguous(), residual, kept.shape[1])
+            residual = residual - kept[number, level]
+            counts[number].lerp_(found[0].to(counts.dtype), 1 - DECAY)
+            sums[number].lerp_(found[1].to(sums.dtype), 1 - DECAY)
+            total = counts[number].sum()
+            smoothed = (counts[number] + SMOOTHING) / (total + len(counts[number]) * SMOOTHING) * total
+            torch.div(sums[number], smoothed[:, None], out=kept[number])
+        return codes, kept
+
+    def restore() -> None:
+        kept.copy_(tables)
+        counts.fill_(1)
+        sums.copy_(tables)
+
+    return Contender(step, restore)
+
+
+def _published(one: Published) -> list[Comparison]:
+    latent, tables = case(one.vectors, one.levels, one.size)
+    module, restore = their_module(tables, training=True)
+    codes = assign(latent, tables)
+    parted = differing(latent, tables, codes, module(latent[None])[1][0])
+    contenders = {
+        "ours": ours_averaging(latent, tables),
+        "ResidualVQ": Contender(lambda: module(latent[None]), restore),
+    }
+    name = f"N {one.vectors}, K {one.size}, L {one.levels}, training step"
+    seconds = interleaved(contenders, PUBLISHED_ROUNDS)
+    peaks = {peer: Figures((peak_mib(contender.run),)) for peer, contender in contenders.items()}
+    timed = f"{name} ({parted} of {codes.numel():,} codes differ)"
+    return [
+        Comparison(timed, "ResidualVQ", seconds["ours"], seconds["ResidualVQ"], at_least=one.least_ratio),
+        Comparison(
+            f"{name}, extra memory",
+            "ResidualVQ",
+            peaks["ours"],
+            peaks["ResidualVQ"],
+            "MiB",
+            at_least=LEAST_MEMORY_RATIO,
+        ),
+    ]
 
 
 def _times(name: str, contenders: Mapping[str, Contender], barred: bool) -> list[Comparison]:

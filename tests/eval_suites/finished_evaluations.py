@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eval_suites.evaluation import identity_stamp
 from eval_suites.record import (
     DataStamp,
     EvalRecord,
@@ -56,7 +57,10 @@ def finish(
     n = max((len(values) for values in columns.values()), default=0)
     groups = [f"photo{number // group_of}" for number in range(n)]
     suite = suite or SuiteStamp("reconstruction", "1", {"levels": [1, 4], "resize": "none", "limit": None})
-    with SampleLog(folder / "samples.jsonl", {"model": model}) as log:
+    files = {"model.safetensors": digest(weights or model)}
+    model_stamp = ModelStamp(model, "evotok", "evotok/tiny", None, files, "verified", 3, 3, ())
+    data_stamp = DataStamp(data, "shards", "val", digest(data), n)
+    with SampleLog(folder / "samples.jsonl", identity_stamp(suite, model_stamp, data_stamp)) as log:
         for number, group in enumerate(groups):
             values = {name: column[number] for name, column in columns.items() if number < len(column)}
             log.append(SampleRow(f"{group}#{number}", group, values))
@@ -73,10 +77,8 @@ def finish(
     record = EvalRecord(
         schema=1,
         suite=suite,
-        model=ModelStamp(
-            model, "evotok", "evotok/tiny", None, {"model.safetensors": digest(weights or model)}, "verified", 3, 3, ()
-        ),
-        data=DataStamp(data, "shards", "val", digest(data), n),
+        model=model_stamp,
+        data=data_stamp,
         samples=stamp,
         metrics=(*metrics, *whole),
         command="mmzoo eval run reconstruction --model m --data d --out o",

@@ -10,11 +10,14 @@ import re
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from finished_evaluations import changed, example, finish, noisy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eval_suites.finding import find_suites
+from eval_suites.leaderboard import proving
 from eval_suites.leaderboard.comparing import compare_all, letter, letters
 from eval_suites.leaderboard.gathering import gather, read_entry
 from eval_suites.leaderboard.tables import make_tables
@@ -273,6 +276,12 @@ def test_a_build_that_fails_leaves_the_earlier_one(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["board", "runs"]
 
 
+def test_one_model_is_one_model(tmp_path, capsys):
+    finish(tmp_path / "a", "a", {"psnr@4": noisy(20, 1)})
+    build(tmp_path, out=tmp_path / "board")
+    assert capsys.readouterr().err.endswith("reconstruction 1, natural: 1 model\n")
+
+
 def test_text_of_a_record_is_text_on_the_page(tmp_path):
     hostile = "<script>alert(1)</script>|[x](y)"
     suite = SuiteStamp("<b>bold</b>", "1", {"note": "<img src=x>"})
@@ -313,3 +322,66 @@ def test_a_count_that_its_rows_deny_ends_the_build(tmp_path):
     changed(path, metrics=(metric,))
     with pytest.raises(InputError, match="counts 5,000 values"):
         read_entry(path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "words"),
+    [
+        (0, {"low": 19.9}, "the interval of psnr@4 is 19.9 to .* at 0.95, but its rows in samples.jsonl give"),
+        (0, {"low": None, "high": None, "level": None}, "the interval of psnr@4 is none, but its rows"),
+        (0, {"level": 0.5}, "at 0.5, but its rows"),
+        (0, {"n_groups": 60}, r"counts 60 groups, .* holds 30 \(n_groups\)"),
+        (0, {"n_infinite": 2}, r"counts 2 infinite values, .* holds 0"),
+        (0, {"value": None, "not_measured": "no", "low": None, "high": None, "level": None}, "is said not to be"),
+        (
+            0,
+            {"higher_is_better": False},
+            "higher_is_better False; the suite says 'dB' and True",
+        ),
+        (0, {"unit": "B"}, "psnr@4 has the unit 'B'"),
+        (1, {"n_groups": 31}, "rfid@4 counts 31 groups, and there are 30"),
+    ],
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_a_record_claims_beyond_its_rows_ends_the_build(tmp_path, monkeypatch, exact, metric, changes, words):
+    if not exact:
+        monkeypatch.setattr(proving, "EXACT_DRAWS", 0)
+    suite = SuiteStamp("reconstruction", find_suites()["reconstruction"].version, {"levels": [4]})
+    whole = Metric("rfid@4", 3.0, "", False, n_values=60, n_groups=30)
+    path = finish(tmp_path / "a", "a", {"psnr@4": noisy(20, 1)}, suite=suite, whole=(whole,))
+    read_entry(path)
+    metrics = list(read_record(path).metrics)
+    if "low" in changes and exact is False and changes["low"] == 19.9:
+        changes = {"low": 0.0}  # the rough judgement sees only what is far off
+        words = "the interval of psnr@4 is 0 to"
+    metrics[metric] = dataclasses.replace(metrics[metric], **changes)
+    changed(path, metrics=tuple(metrics))
+    with pytest.raises(InputError, match=words):
+        read_entry(path)
+
+
+@pytest.mark.parametrize("field", ["suite", "model", "data", "n"])
+def test_a_record_of_something_else_than_its_log_ends_the_build(tmp_path, field):
+    path = finish(tmp_path / "a", "a", {"psnr@4": noisy(20, 1)})
+    record = read_record(path)
+    if field == "suite":
+        changed(path, suite=dataclasses.replace(record.suite, settings={"levels": [1]}))
+    if field == "model":
+        changed(path, model=dataclasses.replace(record.model, files={"model.safetensors": "00" * 32}))
+    if field == "data":
+        changed(path, data=dataclasses.replace(record.data, split="train"))
+    if field == "n":
+        changed(path, data=dataclasses.replace(record.data, n=5000))
+    with pytest.raises(InputError, match=r"is not what samples\.jsonl says that was measured"):
+        read_entry(path)
+
+
+def test_the_rough_judgement_takes_every_honest_interval(tmp_path, monkeypatch):
+    monkeypatch.setattr(proving, "EXACT_DRAWS", 0)
+    columns = {
+        "psnr@4": [float("inf"), *noisy(20, 1)[1:]],
+        "ssim@4": [1.0] + [0.0] * 59,  # one sample of sixty: the least normal that a share can be
+        "lpips_vgg@4": np.random.default_rng(0).pareto(2, 60).tolist(),
+        "bpp@4": [4.5] * 60,
+    }
+    read_entry(finish(tmp_path / "a", "a", columns))

@@ -30,6 +30,12 @@ for (const column of [1, 1, 2, 2, 0, 3]) {
   table.tHead.rows[0].cells[column].querySelector("button").click();
   look(column);
 }
+const frame = table.parentElement;
+for (const width of ["200px", "3000px"]) {
+  frame.style.width = width;
+  dispatchEvent(new Event("resize"));
+  seen.push(frame.previousElementSibling.hidden);
+}
 const place = document.createElement("pre");
 place.id = "seen";
 place.textContent = JSON.stringify(seen);
@@ -73,7 +79,8 @@ def test_clicks_sort_the_table(page, tmp_path):
         check=True,
     ).stdout
     (seen,) = re.findall(r'<pre id="seen">(.*?)</pre>', dump)
-    steps = json.loads(seen)
+    *steps, narrow, wide = json.loads(seen)
+    assert (narrow, wide) == (False, True)  # whether the hint at columns out of sight is hidden
     long, best = "owner/a-model-with-a-rather-long-name", {"best", "twin-of-best"}
     by_psnr = steps[0][1]
     assert set(by_psnr[:2]) == best

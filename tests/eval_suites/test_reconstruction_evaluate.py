@@ -3,19 +3,26 @@
 import json
 import math
 import warnings
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from bits_tokenizer import Bits
 from PIL import Image
+from transformers import SiglipVisionModel
 
 from eval_suites.evaluation import Evaluation
+from eval_suites.leaderboard.gathering import read_entry
 from eval_suites.metrics.code_rate import code_entropy
 from eval_suites.metrics.frechet import frechet_reference
+from eval_suites.metrics.reconstruction import to_tensor
 from eval_suites.reconstruction import networks
 from eval_suites.reconstruction.evaluate import evaluate
+from eval_suites.reconstruction.measure import measure
+from eval_suites.reconstruction.rate_plot import curve_svg
 from eval_suites.reconstruction.suite import suite
 from eval_suites.record import ModelStamp, read_record
 from eval_suites.request import EvalRequest
@@ -26,6 +33,8 @@ from mmzoo.hub.save import save_model
 from tokenizers_visual.evotok.configuration import EvoTokConfig
 from tokenizers_visual.evotok.family import TINY
 from tokenizers_visual.evotok.modeling import EvoTokModel
+from tokenizers_visual.evotok.teacher import Teacher as EvoTokTeacher
+from tokenizers_visual.evotok.teacher import TeacherSettings
 
 #: name -> bytes of its four quarters (8 x 8 px each): what the tokenizer leaves out is their low bits.
 PICTURES = {"scene1_a": (0, 15, 128, 143), "scene1_b": (1, 1, 1, 1), "b": (240, 255, 17, 34), "c": (3, 5, 9, 129)}
@@ -164,6 +173,46 @@ def test_other_settings_and_lost_files_are_refused(pictures, tmp_path):
         run(tmp_path, pictures)
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda row: row["values"].pop("ssim@4"), "has no ssim@4"),
+        (lambda row: row["values"].update({"ssim@5": 1.0}), "has ssim@5, which these settings do not measure"),
+        (lambda row: row["more"].pop("codes"), "has no codes"),
+        (lambda row: row["more"]["codes"].update(shape=[4, -4, 8]), "has no codes"),
+        (lambda row: row["more"]["codes"].update(shape=[4, 4, 4]), "codes of 4 levels, 8 are needed"),
+        (lambda row: row["more"].update(px=[16]), "has no size px"),
+        (lambda row: row["more"]["features_crc32"].pop("4"), "has no features_crc32"),
+    ],
+)
+def test_a_row_that_lacks_something_is_named_before_anything_is_measured(pictures, tmp_path, inception, damage, words):
+    model = Bits()
+    model.stop_before = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, pictures, model, batch=1)
+    header, first, *rest = (tmp_path / SAMPLES_FILE).read_text().splitlines()
+    row = json.loads(first)
+    damage(row)
+    (tmp_path / SAMPLES_FILE).write_text("\n".join([header, json.dumps(row), *rest]) + "\n")
+    again = Bits()
+    with pytest.raises(InputError, match=words):
+        run(tmp_path, pictures, again)
+    assert again.encoded == 0
+
+
+def test_a_diverged_model_is_refused(pictures, tmp_path):
+    model = Bits()
+    sound = model.decode_pixels
+    model.decode_pixels = lambda codes: sound(codes) * (math.nan if codes.shape[-1] == 8 else 1)
+    with pytest.raises(InputError, match="output from 8 levels is not finite"):
+        run(tmp_path, pictures, model)
+    with pytest.raises(InputError, match="output from 8 levels is not finite"):
+        measure(model, [(["a"], torch.zeros(1, 3, 16, 16))], [4, 8], codebook_size=2)
+    model.encode = lambda images: (Bits().eval().encode(images)[0], images * math.nan)
+    with pytest.raises(InputError, match="latent is not finite"):
+        run(tmp_path / "latent", pictures, model)
+
+
 def test_images_of_all_sizes_are_measured_in_the_order_of_their_keys(tmp_path):
     random = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
@@ -201,6 +250,16 @@ def test_codecs_stay_within_the_bits_of_the_codes_or_say_so(tmp_path):
     table = (tmp_path / "out/rate_distortion.csv").read_text().splitlines()
     assert table[0].startswith("method,levels,bpp,entropy_bpp,over_budget,psnr,psnr_low,psnr_high,ssim")
     assert len(table) == 11
+    drawn = ElementTree.fromstring((tmp_path / "out/rate_distortion.svg").read_text())
+    words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "Rate and distortion, own sizes, n 3" in words
+    for name in ("tokenizer: codes, no", "JPEG: whole file", "JPEG: container left", "WebP: whole file"):
+        assert any(word.startswith(name) for word in words), name
+    points = sum(isinstance(row["psnr"], float) for row in curve)
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == points == len(curve)
+    exact = [{**row, "psnr": "inf"} if row["method"] == "tokenizer" else row for row in curve]
+    assert "no header (2 not drawn: exact)" in curve_svg(exact, "<i>own</i>")
+    assert "&lt;i&gt;own" in curve_svg(exact, "<i>own</i>")
 
 
 class Teacher:
@@ -241,6 +300,59 @@ def test_a_real_tokenizer_with_its_teacher(tiny, pictures, tmp_path):
             assert metric.value == pytest.approx(other[name].value, rel=1e-4, abs=1e-4), name
 
 
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """(model folder, folder of its teacher): the record of the model says which layer of which weights it was."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("taught")
+    SiglipVisionModel(EvoTokConfig(**TINY).encoder_config()).save_pretrained(folder / "teacher")
+    receipt = EvoTokTeacher.load(TeacherSettings(str(folder / "teacher"), "encoder.layers.1")).receipt
+    record = {"receipts": [{"teacher": receipt}]}
+    return save_model(EvoTokModel(EvoTokConfig(**TINY)), folder / "model", record=record), folder / "teacher"
+
+
+def test_the_teacher_is_named_on_the_command_line(taught, tiny, pictures, tmp_path, capsys):
+    model, teacher = taught
+
+    def command(out, model, named):
+        words = ["--model", model, "--data", pictures, "--out", tmp_path / out, "--resize", "32", "--teacher", named]
+        code = cli.main(["eval", "run", "reconstruction", *map(str, words), "--device", "cpu"])
+        return code, capsys.readouterr().err.splitlines()[-1]
+
+    assert command("out", model, teacher)[0] == 0
+    record = read_record(tmp_path / "out/record.json")
+    found = record.metric("semantic_cosine@2")
+    network = EvoTokTeacher.load(TeacherSettings(str(teacher), "encoder.layers.1"))
+    own = EvoTokModel.from_pretrained(model, quiet=True).eval()
+    values = []
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in PICTURES:
+            pixels = np.asarray(Image.open(pictures / f"{name}.png").convert("RGB").resize((32, 32), Image.BICUBIC))
+            image = to_tensor(pixels[None])
+            codes, _ = own.encode(image)
+            read_out = own.decode_semantics(codes[..., :2])
+            values.append(F.cosine_similarity(read_out, network(image, (4, 4)), dim=-1).mean())
+    assert found.value == pytest.approx(float(torch.stack(values).mean()), abs=1e-5)
+    assert found.n_values == len(PICTURES)
+    stated = record.suite.settings["networks"]["semantic_teacher"]
+    assert (stated["layer"], list(stated["files"])) == ("encoder.layers.1", ["model.safetensors"])
+    assert "source" not in stated
+    code, said = command("none", tiny, teacher)
+    assert (code, "records no teacher" in said, f"{teacher}@LAYER" in said) == (2, True, True)
+    assert command("named", tiny, f"{teacher}@encoder.layers.1")[0] == 0
+    torch.manual_seed(2)
+    SiglipVisionModel(EvoTokConfig(**TINY).encoder_config()).save_pretrained(tmp_path / "other")
+    code, said = command("other", model, tmp_path / "other")
+    assert (code, "other weights than the teacher" in said) == (2, True)
+    assert not (tmp_path / "other" / "record.json").exists()
+
+
+def test_a_model_without_a_teacher_says_so(pictures, tmp_path):
+    with pytest.raises(InputError, match="models of the kind Bits have no teacher here"):
+        run(tmp_path, pictures, teacher="somewhere")
+
+
 def test_from_the_command_line(tiny, pictures, tmp_path, capsys):
     words = ["--model", str(tiny), "--data", str(pictures), "--out", str(tmp_path / "out"), "--device", "cpu"]
     chosen = ["--resize", "32", "--codecs", "jpeg", "--levels", "1,2", "--group", r"(scene\d)"]
@@ -250,7 +362,20 @@ def test_from_the_command_line(tiny, pictures, tmp_path, capsys):
     assert record.suite.settings["resize"]["size"] == 32
     assert {metric.name.partition("@")[0] for metric in record.metrics} <= set(suite.metrics)
     assert record.metric("psnr@2").n_groups == 3
+    assert suite.kinds.keys() >= {metric.name.partition("@")[0] for metric in record.metrics}
+    read_entry(tmp_path / "out/record.json")  # what a leaderboard asks of it holds
     wrong = {"--codecs": ("png", "unknown codec"), "--resize": ("big", "px such as 256"), "--batch": ("0", "from 1 up")}
+    wrong["--vgg"] = ("absent.pth", "no weights at absent.pth")
+    for option, text, message in (
+        ("--resize", "99999999", "resize to 99999999 px: give at most 4096 px"),
+        ("--resize", "9" * 5000, "digits"),
+        ("--batch", "9" * 5000, "give at most 4096"),
+    ):
+        capsys.readouterr()
+        assert cli.main(["eval", "run", "reconstruction", *words, option, text]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert len(said) < 500
     for option, (text, message) in wrong.items():
         capsys.readouterr()
         assert cli.main(["eval", "run", "reconstruction", *words, option, text]) == 2

@@ -55,6 +55,11 @@ def test_scenes_and_copies_share_a_group_and_exif_is_applied(place):
     assert images.pixels(turned).shape == (30, 20, 3)
 
 
+def test_a_long_narrow_image_does_not_explode():
+    with pytest.raises(InputError, match="would become 4096x409600 px"):
+        Resize("square", 4096).apply(np.zeros((10, 1000, 3), np.uint8))
+
+
 def test_a_limit_takes_the_same_ones_anywhere_and_more_of_them_when_it_grows(place):
     folder = open_images(place / "images", limit=3)
     assert folder.keys == open_images(place / "shards", split="train", limit=3).keys

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from eval_suites import finding
+from eval_suites import fitting as fitting_module
 from eval_suites.description import Option, Suite, whole_numbers
 from eval_suites.model_loading import model_name
 from eval_suites.record import DataStamp, Metric, read_record
@@ -99,6 +100,35 @@ def test_it_leaves_a_record_and_its_log(run, suite, tmp_path, model_folder):
     assert "n 4 in 3)" in output.out
     assert "  not measured: lpips (weights absent)\n" in output.out
     assert "(95 % intervals over groups)" in output.out
+
+
+def test_the_headline_is_shown_and_all_on_request(run, monkeypatch):
+    found = dataclasses.replace(finding.find_suites()["lengths"], headline=("length",))
+    monkeypatch.setattr(finding, "find_suites", lambda: {"lengths": found})
+    short, whole = run()[1].out, run("--all")[1].out
+    assert "length@1  2.5 px" in short
+    assert "lpips" not in short
+    assert short.endswith("  and 1 more in record.json; --all shows them here\n")
+    assert "not measured: lpips (weights absent)" in whole
+    assert "more in" not in whole
+
+
+def test_a_model_of_another_kind_is_told_what_fits(run, monkeypatch, tmp_path):
+    suites = finding.find_suites()
+    unfit = dataclasses.replace(suites["lengths"], subject="choirs, which sing", needs=("sing",))
+    fitting = dataclasses.replace(suites["lengths"], name="other", needs=("encode", "decode_pixels"))
+    for found, words in (
+        ({"lengths": unfit, "other": fitting}, "Suites for it: other. See: mmzoo eval list"),
+        ({"lengths": unfit}, "No suite here scores such models. See: mmzoo eval list"),
+    ):
+        monkeypatch.setattr(finding, "find_suites", found.copy)
+        monkeypatch.setattr(fitting_module, "find_suites", found.copy)
+        code, output = run()
+        assert code == 2
+        assert "the suite lengths scores choirs, which sing; " in output.err
+        assert "is evotok (unified image tokenizer" in output.err
+        assert words in output.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_json_is_the_record_and_nothing_else(run, tmp_path):

@@ -103,6 +103,10 @@ def test_a_row_of_a_known_key_or_with_nan_is_a_fault(tmp_path):
         (b'"psnr@1": 20.0', b'"psnr@1": "20"', "line 2: 'values.psnr@1' must be a number"),
         (b'{"key": "b#0"', b'{"key": "a#0"', "line 3: the sample 'a#0' stands there twice"),
         (b'"schema": 1', b'"schema": 7', "line 1: no sample log of schema 1"),
+        (b'"psnr@1": 20.0', b'"psnr@1": ' + b"9" * 400, "line 2: the whole number 9{37}... is too large"),
+        (b'"psnr@1": 20.0', b'"psnr@1": 9e999', "line 2: the number 9e999 is too large"),
+        (b'"psnr@1": 20.0', b'"psnr@1": "-inf"', "line 2: .*'psnr@1' is -inf"),
+        (b'"codes": [1, 2]', b'"codes": ' + b"[" * 5000 + b"]" * 5000, "line 2: lists and tables lie in each other"),
         (b'"values"', b'\xff"values"', "line 2"),
     ],
 )

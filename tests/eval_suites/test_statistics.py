@@ -6,9 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval_suites import statistics
-from eval_suites.statistics import Interval, bootstrap_mean
+from eval_suites.statistics import Interval, bootstrap_mean, normal_mean
 
 values_and_groups = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(0, 5)), min_size=1, max_size=30)
+
+
+def test_the_normal_interval_comes_near_the_bootstraps():
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(400), random.integers(1, 5, 400))
+    values = random.standard_normal(len(groups)) + random.standard_normal(400)[groups]
+    near, drawn = normal_mean(values, groups), bootstrap_mean(values, groups)
+    assert near.mean == drawn.mean
+    assert (near.n_values, near.n_groups) == (drawn.n_values, drawn.n_groups)
+    width = drawn.high - drawn.low
+    assert abs(near.low - drawn.low) < 0.05 * width
+    assert abs(near.high - drawn.high) < 0.05 * width
+    assert normal_mean(np.ones(3), np.zeros(3)).low is None
 
 
 def test_equal_groups_leave_no_doubt():

@@ -201,6 +201,9 @@ def test_the_list_in_a_csv_file_says_pairs_and_splits(folder, tmp_path):
         ("image,mask\na.tif\n", "line 2: image or mask is empty"),
         ("\ufeffimage,mask\n,b.tif\n", "line 2: image or mask is empty"),
         ("image,mask\na.tif,b.tif\na.tif,c.tif\n", "line 3: a.tif is listed twice"),
+        ("image,mask\na,b\na,c\n", "line 3: a is listed twice"),
+        ("image,mask\ne/a.tif,b.tif\n../e/a.tif,c.tif\n", r"line 3: ../e/a.tif and e/a.tif are two files of one name"),
+        ("image,mask\n.,b.tif\n", "line 2: '.' is no file"),
         ("image,mask\n", "no raster in"),
     ],
 )

@@ -24,9 +24,11 @@ from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
 from mmzoo.cli import main
+from mmzoo.errors import InputError
 from mmzoo.folder_lock import LOCK_FILE, only_writer
 from mmzoo.hub.save import save_model
 from mmzoo.training.data_module import ShardData
+from tokenizers_visual.evotok.bulk_codes import _check_size
 from tokenizers_visual.evotok.configuration import EvoTokConfig
 from tokenizers_visual.evotok.crops import CenterCrop, TrainingCrop
 from tokenizers_visual.evotok.family import TINY
@@ -305,6 +307,20 @@ def test_broken_pictures_are_left_out_and_listed_once(run, damaged, tmp_path, ca
     assert all("damaged or truncated PNG" in row["reason"] for row in rows)
 
 
+def test_a_broken_file_of_a_folder_is_no_shard(run, damaged, capsys):
+    assert run(damaged, "codes") == 2
+    said = capsys.readouterr().err
+    assert "source photos, file Set " in said
+    assert "shard" not in said
+    assert "offset" not in said
+
+
+def test_the_models_own_size_may_leave_a_rest():
+    _check_size(378 + 6, 14, own=384)  # siglip2-384: 27 patches, as it was trained
+    with pytest.raises(InputError, match="Give 378 or 392"):
+        _check_size(384, 14, own=256)
+
+
 def test_broken_samples_of_shards_are_named_by_their_place(run, photos, tmp_path):
     build_image_shards(BuildSettings(photos, tmp_path / "shards"))
     index = ShardIndex.open(tmp_path / "shards")
@@ -397,6 +413,11 @@ def test_other_weights_and_other_pictures_are_refused(run, photos, tmp_path, cap
         (["--levels", "5"], "--levels 5: this model has 4. Give 1 to 4"),
         (["--levels", "0"], "--levels 0: this model has 4"),
         (["--size", "7"], "--size 7: a patch has 8 px"),
+        (["--size", "33"], "--size 33: patches of 8 px do not divide it, its last rows would be lost. Give 32 or 40"),
+        (["--size", "99999999"], "--size 99999999: give at most 4096 px"),
+        (["--batch-size", "9" * 30], f"--batch-size {'9' * 30}: give at most 4,096"),
+        (["--workers", "100000"], "--workers 100000: give at most 256"),
+        (["--shard-samples", "9" * 30], "give at most 10,000,000"),
         (["--batch-size", "0"], "--batch-size 0: give at least 1"),
         (["--workers", "0"], "--workers 0: give at least 1"),
         (["--device", "quantum"], "--device quantum cannot be used here"),

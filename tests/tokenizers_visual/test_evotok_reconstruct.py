@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmzoo.cli import main
@@ -83,6 +84,19 @@ def test_equal_pictures_have_no_number_in_json(tmp_path) -> None:
     assert _psnr(black, black) == float("inf")
     found = _record(tmp_path, model, [1], {"a": {1: float("inf")}})
     assert json.loads(json.dumps(found, allow_nan=False))["images"][0]["levels"]["1"]["psnr_db"] is None
+
+
+@pytest.mark.parametrize("part", ["", "pixel_decoder"])
+def test_a_diverged_model_gives_no_pictures(run, tmp_path, capsys, part) -> None:
+    broken = EvoTokModel(EvoTokConfig(**TINY)).eval()
+    with torch.no_grad():
+        for name, weight in broken.named_parameters():
+            if part in name:
+                weight.fill_(float("nan"))
+    save_model(broken, tmp_path / "broken")
+    assert main(["reconstruct", "x.png", "--out", "out", "--model", str(tmp_path / "broken")]) == 2
+    assert "output is not finite" in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ from tokenizers_visual.evotok.processing import EvoTokImageProcessor
 
 #: Batches that are read before the model asks for them.
 BATCHES_AHEAD = 3
+#: More than this is a slip of the finger that would end in the system's refusal of memory or threads.
+MOST = {"batch_size": 4096, "workers": 256, "shard_samples": 10_000_000}
+LARGEST_SIDE = 4096  #: px
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +125,31 @@ def _check(model: EvoTokModel, settings: EncodeSettings) -> None:
     config = model.config
     if not 1 <= settings.levels <= config.levels:
         raise InputError(f"--levels {settings.levels}: this model has {config.levels}. Give 1 to {config.levels}")
-    if settings.size < config.patch_size:
-        raise InputError(f"--size {settings.size}: a patch has {config.patch_size} px. Give at least that")
+    _check_size(settings.size, config.patch_size, config.image_size)
     if settings.resize not in ("adm_center_crop", "stretch"):
         raise InputError(f"--resize {settings.resize!r}: give adm_center_crop or stretch, which make one size of all")
-    for name in ("batch_size", "workers", "shard_samples"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: give at least 1")
+    for name, most in MOST.items():
+        given = getattr(settings, name)
+        if not 1 <= given <= most:
+            bound = "at least 1" if given < 1 else f"at most {most:,}"
+            raise InputError(f"--{name.replace('_', '-')} {given}: give {bound}")
+
+
+def _check_size(size: int, patch: int, own: int) -> None:
+    """A size that the patch does not divide would lose its last rows unseen; the model's own, as it was trained, may.
+
+    InputError: that, less than a patch, or more than LARGEST_SIDE.
+    """
+    if size < patch:
+        raise InputError(f"--size {size}: a patch has {patch} px. Give at least that")
+    if size > LARGEST_SIDE:
+        raise InputError(f"--size {size}: give at most {LARGEST_SIDE} px")
+    if size % patch and size != own:
+        below = size // patch * patch
+        raise InputError(
+            f"--size {size}: patches of {patch} px do not divide it, its last rows would be lost. Give {below} or "
+            f"{below + patch}"
+        )
 
 
 class _Encoder:
@@ -185,7 +206,8 @@ class _Encoder:
         scaled = self.settings.size**2 * max(height, width) / min(height, width)
         if self.settings.resize == "adm_center_crop" and scaled > MAX_PIXELS:
             reason = f"{width} x {height} px: too long and narrow to be scaled to {self.settings.size} px"
-            fault = Fault(self.pictures.name, picture.path, picture.key, 0, reason)
+            in_folder = self.pictures.kind == "folder"
+            fault = Fault(self.pictures.name, picture.path, picture.key, 0, reason, in_folder)
             raise BrokenSampleError(fault, "Crop it, or take it out")
         return self.processor.preprocess(picture.pixels)["pixel_values"][0]
 

@@ -125,6 +125,7 @@ family = Family(
         "tokenizer": "tokenizers_visual.evotok.training:EvoTokTraining",
     },
     suites=("reconstruction",),
+    teacher="tokenizers_visual.evotok.teacher_of_model:load_teacher",
     demo="tokenizers_visual.evotok.demo:main",
     variants={
         "tiny": TINY,

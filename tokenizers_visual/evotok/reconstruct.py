@@ -74,6 +74,15 @@ def _load(source: str, levels: list[int] | None) -> tuple[EvoTokModel, list[int]
     return model, wanted
 
 
+def _refuse_not_finite(tensors: list[Any]) -> None:
+    """InputError instead of pictures that look like some, of a model that has none."""
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise InputError(
+            "the model's output is not finite (NaN or infinite): its training has diverged, or its weights are "
+            "damaged. Name an earlier checkpoint, or train again with a lower learning rate."
+        )
+
+
 def _reconstructions(model: EvoTokModel, crop: Any, levels: list[int]) -> dict[int, Any]:
     """What each number of levels gives of a crop, as PIL images of its size."""
     import torch
@@ -86,8 +95,9 @@ def _reconstructions(model: EvoTokModel, crop: Any, levels: list[int]) -> dict[i
     size = (crop.height, crop.width)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a prefix was asked for by name here
-        codes, _ = model.encode(images)
+        codes, latent = model.encode(images)
         decoded = {count: model.decode_pixels(codes[..., :count], output_size=size) for count in levels}
+    _refuse_not_finite([latent, *decoded.values()])
     return {count: processor.postprocess(tensor)[0] for count, tensor in decoded.items()}
 
 

@@ -1,6 +1,10 @@
 "use strict";
 // A click on a column's head sorts its table: best first, then the other way round. Rows without a value stay last.
 for (const table of document.querySelectorAll("table.board")) {
+  const frame = table.parentElement;
+  const hint = () => { frame.previousElementSibling.hidden = frame.scrollWidth <= frame.clientWidth + 1; };
+  addEventListener("resize", hint);
+  hint();
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => {

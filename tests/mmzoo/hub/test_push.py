@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hub_server import TOKEN, hub_server
 
+from eval_suites.evaluation import identity_stamp
 from eval_suites.record import (
     DataStamp,
     EvalRecord,
@@ -56,16 +57,21 @@ def sha256(path: Path) -> str:
 
 def record_of(folder: Path, place: Path, **changes) -> Path:
     """A record of the model in `folder`, with its log."""
-    with SampleLog(place / "samples.jsonl", {}) as log:
+    names = ("config.json", "model.safetensors")
+    suite = SuiteStamp("reconstruction", "1", {"levels": [4]})
+    files = {name: sha256(folder / name) for name in names}
+    model = ModelStamp("tiny", "evotok", None, None, files, "verified", 3, 3, ())
+    model = changes.pop("model", model)
+    data = DataStamp("natural images", "shards", "val", "cd" * 32, 2)
+    with SampleLog(place / "samples.jsonl", identity_stamp(suite, model, data)) as log:
         for number, value in enumerate((20.0, 22.0)):
             log.append(SampleRow(str(number), str(number), {"psnr@4": value}))
         stamp = log.stamp()
-    names = ("config.json", "model.safetensors")
     record = EvalRecord(
         schema=1,
-        suite=SuiteStamp("reconstruction", "1", {"levels": [4]}),
-        model=ModelStamp("tiny", "evotok", None, None, {n: sha256(folder / n) for n in names}, "verified", 3, 3, ()),
-        data=DataStamp("natural images", "shards", "val", "cd" * 32, 2),
+        suite=suite,
+        model=model,
+        data=data,
         samples=stamp,
         metrics=(
             Metric("psnr@4", 21.0, "dB", True, 20.0, 22.0, 0.95, 2, 2),
@@ -229,6 +235,52 @@ def test_a_changed_file_is_refused(hub, push, folder):
     assert code == 2
     assert "config.json" in output.err
     assert hub.requests == []
+
+
+def test_a_card_that_is_no_text_or_has_no_sound_front_matter_is_named(hub, push, folder, tmp_path):
+    (folder / "README.md").write_bytes(b"\xff\xfe")
+    code, output = push()
+    assert (code, output.err.count("\n")) == (2, 1)
+    assert "README.md is no text in UTF-8" in output.err
+    record = record_of(folder, tmp_path / "eval")
+    for text in ("---\na: [\n---\nx", "---\n- a\n---\nx", "---\nmodel-index: 3\n---\nx"):
+        (folder / "README.md").write_text(text)
+        code, output = push("--record", record, "--dataset", "owner/set")
+        assert (code, output.err.count("\n")) == (2, 1)
+        assert "no sound front matter" in output.err
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "vocab.json", "model.safetensors"])
+def test_a_link_out_of_the_folder_is_not_followed(hub, push, folder, tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"private")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    code, output = push()
+    assert (code, output.err.count("\n")) == (2, 1)
+    assert f"{name} leads out of the folder, to {secret.resolve()}" in output.err
+    assert hub.requests == []
+
+
+def test_a_name_in_zoo_json_that_leads_out_is_refused(hub, push, folder):
+    (folder.parent / "secret").write_bytes(b"private")
+    zoo = json.loads((folder / "zoo.json").read_text())
+    zoo["files"]["../secret"] = {"size": 7, "sha256": sha256(folder.parent / "secret")}
+    (folder / "zoo.json").write_text(json.dumps(zoo))
+    code, output = push()
+    assert code == 2
+    assert "leads out of the folder" in output.err
+    assert hub.requests == []
+
+
+def test_links_within_the_folder_are_files_like_others(hub, push, folder):
+    (folder / "inner").mkdir()
+    (folder / "inner/text").write_text("terms")
+    (folder / "LICENSE").symlink_to("inner/text")
+    code, output = push()
+    assert code == 0, output.err
+    assert hub.files["main"]["LICENSE"] == b"terms"
 
 
 @pytest.mark.parametrize("repository", ["name", "a/b/c", "owner/na me", "owner/../x", "owner/--"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_engine.ledger import Ledger, rank_window
+from data_engine.mixed_source import MixedIndex
 from data_engine.quarantine import ErrorBudget
 from data_engine.sample_source import SampleIndex
 from data_engine.skips import Skips, next_positions
@@ -59,7 +60,9 @@ class BatchPlan:
 
 
 def ledger_of(settings: LoaderSettings, index: SampleIndex) -> Ledger:
-    """The sequence that these settings read."""
+    """The sequence that these settings read. InputError: quotas that do not fit the global batch."""
+    if isinstance(index, MixedIndex):
+        return index.ledger(settings.split, settings.seed, settings.shuffle, settings.global_batch)
     return Ledger(index.split_rows(settings.split), settings.seed, settings.shuffle)
 
 
@@ -70,7 +73,7 @@ class PlannedBatches:
         self.ledger = ledger
         self.index = index
         self.settings = settings
-        self.stop = _stop_position(settings, len(ledger), steps)
+        self.stop = _stop_position(settings, ledger, steps)
 
     def __len__(self) -> int:
         if self.stop is None:
@@ -111,7 +114,7 @@ def check_settings(settings: LoaderSettings, steps: int | None) -> None:
         raise InputError(f"passes must be at least 1, not {settings.passes}")
 
 
-def _stop_position(settings: LoaderSettings, rows: int, steps: int | None) -> int | None:
+def _stop_position(settings: LoaderSettings, ledger: Ledger, steps: int | None) -> int | None:
     if steps is not None:
         return settings.start_position + steps * settings.global_batch
-    return None if settings.passes is None else max(settings.start_position, settings.passes * rows)
+    return None if settings.passes is None else max(settings.start_position, ledger.epoch_start(settings.passes))

@@ -22,16 +22,22 @@ from data_engine.ledger import Ledger
 from data_engine.mixture import Share, shares
 from data_engine.mixture_grammar import Mixture
 from data_engine.mixture_ledger import MixtureLedger
+from data_engine.over_long import POLICIES, Planned, planned
+from data_engine.pack_ledger import Packing, PackLedger
 from data_engine.reader import ShardReader
 from data_engine.records import Sample
+from data_engine.sample_lengths import measured
 from mmzoo.errors import InputError, suggestion
 
 
 class MixedIndex:
     """The rows of all sources. `starts`: first row of each source, and the number of all rows."""
 
-    def __init__(self, mixture: Mixture, indexes: dict[str, ShardIndex]) -> None:
+    def __init__(self, mixture: Mixture, indexes: dict[str, ShardIndex], packing: Packing | None = None) -> None:
         self.mixture = mixture
+        self.packing = packing
+        self._plan: Planned | None = None
+        self._ledgers: dict[tuple[str, int, bool], Ledger] = {}
         self.indexes = indexes
         self.names = list(indexes)
         self._parts = list(indexes.values())
@@ -43,9 +49,13 @@ class MixedIndex:
         self.identity = hashlib.sha256(listed.encode()).hexdigest()
 
     @classmethod
-    def open(cls, mixture: Mixture) -> MixedIndex:
+    def open(cls, mixture: Mixture, packing: Packing | None = None) -> MixedIndex:
         """Opens every source. InputError: a folder that is missing (nearest name beside it) or holds no shards."""
-        return cls(mixture, {name: _open_source(name, folder) for name, folder in mixture.sources.items()})
+        return cls(mixture, {name: _open_source(name, folder) for name, folder in mixture.sources.items()}, packing)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the ledgers and lengths: a worker is told what to read.
+        return MixedIndex, (self.mixture, self.indexes, self.packing)
 
     @property
     def remedy(self) -> str:
@@ -60,27 +70,55 @@ class MixedIndex:
         index = self._parts[number]
         if split == "val" and split not in index.splits:
             return np.empty(0, np.int64)
-        return index.split_rows(split) + self.starts[number]
+        rows = index.split_rows(split) + self.starts[number]
+        return rows if self.packing is None else rows[self.plan.kept[rows]]
+
+    @property
+    def plan(self) -> Planned:
+        """Tokens of every row under the packing. InputError: an over-long sample that the policy forbids."""
+        assert self.packing is not None
+        if self._plan is None:
+            lengths = np.concatenate([measured(index, self.packing.lengths) for index in self._parts])
+            self._plan, forbidden = planned(lengths, self.packing.capacity, self.packing.over_long)
+            if forbidden is not None:
+                number, row = self.source_of(forbidden)
+                limit = self.packing.capacity
+                raise InputError(
+                    f"source {self.names[number]}, key {self._parts[number].key(row)}: {lengths[forbidden, 0]} text "
+                    f"and {lengths[forbidden, 1]} visual tokens are more than packing.capacity {limit}. "
+                    f"Raise it, or choose another packing.over_long: {', '.join(POLICIES[1:])}"
+                )
+        return self._plan
 
     def shares(self, split: str = "train") -> list[Share]:
         """What each source gives to an epoch."""
-        return shares(
-            self.mixture.root, {name: len(self._rows_of(number, split)) for number, name in enumerate(self.names)}
-        )
+        rows = {name: len(self._rows_of(number, split)) for number, name in enumerate(self.names)}
+        return shares(self.mixture.root, rows)
 
     def ledger(self, split: str, seed: int, shuffle: bool, global_batch: int) -> Ledger:
-        """The order: of the mixture in training, of all rows, each once, in another split.
+        """The order: of the mixture in training, of all rows, each once, in another split; of packs where it packs.
 
         InputError: a global batch that the quotas do not fill evenly.
         """
-        if split == "val":
-            return Ledger(self.split_rows(split), seed, shuffle)
         root = self.mixture.root
         quotas = [int(part.amount) for part in root.parts] if root.how == "quota" else []
-        if quotas and global_batch % sum(quotas):
+        if quotas and self.packing is not None:
+            raise InputError(
+                "mixture: quotas count samples of a batch, and a batch of packs has no fixed number. Use weight"
+            )
+        if quotas and split != "val" and global_batch % sum(quotas):
             raise InputError(
                 f"mixture: quotas add up to {sum(quotas)}, which does not divide global_batch {global_batch}"
             )
+        if (split, seed, shuffle) not in self._ledgers:
+            ledger = self._samples(split, seed, shuffle, quotas)
+            packed = ledger if self.packing is None else PackLedger(ledger, self.packing, self.plan)
+            self._ledgers[split, seed, shuffle] = packed
+        return self._ledgers[split, seed, shuffle]
+
+    def _samples(self, split: str, seed: int, shuffle: bool, quotas: list[int]) -> Ledger:
+        if split == "val":
+            return Ledger(self.split_rows(split), seed, shuffle)
         found = self.shares(split)
         rows = [self._rows_of(self.names.index(share.source), split) for share in found]
         return MixtureLedger(found, rows, seed, shuffle, quotas)
@@ -142,6 +180,11 @@ class MixedReader:
         """Key of a row in its source."""
         _, reader, own = self._at(row)
         return reader.key(own)
+
+    def size(self, row: int) -> int:
+        """Bytes of the first member of a row."""
+        _, reader, own = self._at(row)
+        return reader.size(own)
 
     def meta(self, row: int) -> dict[str, Any]:
         """The json of a sample."""

@@ -177,7 +177,8 @@ def _amount(where: str, key: str, value: Any) -> tuple[How, Fraction]:
         return "epochs", amount / 100
     if key == "quota" and amount.denominator != 1:
         raise InputError(f"{where}: quota is a whole number of samples, not {value}")
-    return {"epochs": "epochs", "weight": "weight", "quota": "quota"}[key], amount  # pyright: ignore[reportReturnType]
+    how: How = "quota" if key == "quota" else "weight" if key == "weight" else "epochs"
+    return how, amount
 
 
 def _positive(where: str, value: Any) -> Fraction:

@@ -10,14 +10,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_engine.batch_plan import LoaderSettings, ledger_of
+from data_engine.data_order import folders_moved, open_order
 from data_engine.index import ShardIndex
-from data_engine.ledger import Ledger, rank_window
+from data_engine.ledger import rank_window
+from data_engine.mixed_source import MixedReader
 from data_engine.reader import ShardReader
 from data_engine.steps import Stretch, from_json, stretch_of
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
 from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
 
-COLUMNS = ("position", "epoch", "batch", "slot", "rank", "place", "shard", "offset", "size", "key", "path")
+COLUMNS = (
+    "position",
+    "epoch",
+    "batch",
+    "slot",
+    "rank",
+    "place",
+    "member",
+    "source",
+    "shard",
+    "offset",
+    "size",
+    "key",
+    "path",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +42,8 @@ class ConsumedSample:
     """One sample of a step.
 
     `position`, `epoch`: in the virtual sequence. `batch`: which of the step's batches (accumulation). `slot`: place in
-    that batch over all ranks; `rank`, `place`: who read it, and where it stands in that rank's part. `source`, `shard`,
+    that batch over all ranks; `rank`, `place`: who read it, and where it stands in that rank's part; `member`: its
+    place in its pack, where samples are packed (slots and places then count packs). `source`, `shard`,
     `key`: the sample; `offset`, `size`: its first member in the shard, in bytes; `path`: of the file it was built from.
     """
 
@@ -35,6 +53,7 @@ class ConsumedSample:
     slot: int
     rank: int
     place: int
+    member: int
     source: str
     shard: str
     key: str
@@ -65,42 +84,50 @@ def read_history(folder: Path) -> list[Stretch]:
     raise InputError(f"{folder} has no {DATA_STEPS_FILE}: no run of `mmzoo fit`, or one that never began to train")
 
 
-def open_index(stretch: Stretch, moved_to: Path | None) -> ShardIndex:
-    """The shards that the steps were trained on. InputError when they are gone or not the same any more."""
-    index = ShardIndex.open(moved_to or stretch.index)
-    if index.identity != stretch.identity:
-        raise InputError(f"the shards in {index.folder} are not those of this step. Give the old ones with --index")
-    return index
+def open_reader(stretch: Stretch, moved: Sequence[str]) -> ShardReader | MixedReader:
+    """A reader of what the steps were trained on. InputError when it is gone or not the same any more."""
+    if stretch.order:
+        mixed = open_order(stretch.order, folders_moved(stretch.order, moved))
+        reader: ShardReader | MixedReader = MixedReader(mixed)
+    else:
+        reader = ShardReader(ShardIndex.open(moved[-1] if moved else stretch.index))
+    if reader.index.identity != stretch.identity:
+        raise InputError(
+            f"the shards in {reader.index.folder} are not those of this step. Give the old ones with --index"
+        )
+    return reader
 
 
-def consumed(stretch: Stretch, step: int, reader: ShardReader) -> list[ConsumedSample]:
-    """The samples of the update number `step`, in the order of batch and slot."""
-    index = reader.index
-    ledger = Ledger(index.split_rows(stretch.split), stretch.seed)
+def consumed(stretch: Stretch, step: int, reader: ShardReader | MixedReader) -> list[ConsumedSample]:
+    """The samples of the update number `step`, in the order of batch, slot and member."""
+    settings = LoaderSettings(stretch.index, stretch.split, stretch.global_batch, stretch.seed)
+    ledger = ledger_of(settings, reader.index)
     found = []
     for batch, positions in enumerate(stretch.positions_of(step)):
         windows = [rank_window(0, len(positions), rank, stretch.ranks) for rank in range(stretch.ranks)]
         for slot, position in enumerate(positions):
             rank = next(rank for rank, (start, stop) in enumerate(windows) if start <= slot < stop)
-            epoch, row = ledger.locate(position)
-            shard, offset, size = index.place(row, index.fields[0])
-            found.append(
-                ConsumedSample(
-                    position=position,
-                    epoch=epoch,
-                    batch=batch,
-                    slot=slot,
-                    rank=rank,
-                    place=slot - windows[rank][0],
-                    source=index.source,
-                    shard=shard.name,
-                    key=reader.key(row),
-                    offset=offset,
-                    size=size,
-                    path=str(reader.meta(row).get("path", "")),
-                    row=row,
+            epoch, rows = ledger.rows_at(position)
+            for member, row in enumerate(rows):
+                fault = reader.fault(row, reader.index.fields[0], "")
+                found.append(
+                    ConsumedSample(
+                        position=position,
+                        epoch=epoch,
+                        batch=batch,
+                        slot=slot,
+                        rank=rank,
+                        place=slot - windows[rank][0],
+                        member=member,
+                        source=fault.source,
+                        shard=fault.shard,
+                        key=reader.key(row),
+                        offset=fault.offset,
+                        size=reader.size(row),
+                        path=str(reader.meta(row).get("path", "")),
+                        row=row,
+                    )
                 )
-            )
     return found
 
 
@@ -122,7 +149,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("run", type=Path, help="run folder of `mmzoo fit`, or one of its checkpoint folders")
     parser.add_argument("--step", type=int, required=True, help="update number, as in metrics.csv")
-    parser.add_argument("--index", type=Path, help="where the shards lie now, if they were moved")
+    parser.add_argument(
+        "--index",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="where the shards lie now, if they were moved; for a mixture NAME=FOLDER, once for each moved source",
+    )
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the samples as the model saw them")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     return parser
@@ -132,7 +165,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data why`."""
     given = _parser(prog).parse_args(argv)
     stretch = stretch_of(read_history(given.run), given.step)
-    reader = ShardReader(open_index(stretch, given.index))
+    reader = open_reader(stretch, given.index)
     samples = consumed(stretch, given.step, reader)
     _note_untrained(given.run, given.step)
     if given.png:

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from mmzoo.errors import InputError
+
 Thing = TypeVar("Thing")
 #: Variables in which a launcher tells a process its place: torchrun, Lightning, Slurm.
 PLACES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
@@ -30,6 +32,20 @@ def from_all_ranks(own: Thing) -> list[Thing]:
     everyone: list[Thing] = [own] * dist.get_world_size()
     dist.all_gather_object(everyone, own)
     return everyone
+
+
+def check_equal_ranks(order: dict[str, str]) -> None:
+    """Before step 1: every rank has the same data in the same order, so each will have the same number of batches.
+
+    `order`: hashes of the data and of the order. InputError, naming the ranks, where they differ.
+    """
+    everyone = from_all_ranks(order)
+    odd = [rank for rank, of_rank in enumerate(everyone) if of_rank != everyone[0]]
+    if odd:
+        raise InputError(
+            f"ranks {', '.join(map(str, odd))} read other data, or another order, than rank 0. "
+            f"Give all of them the same shards and the same config"
+        )
 
 
 def collective_device() -> torch.device:

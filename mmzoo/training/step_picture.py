@@ -11,6 +11,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from data_engine.ledger import sample_generator
+from data_engine.mixed_source import MixedReader
 from data_engine.reader import ShardReader
 from mmzoo.durable_files import refused_writes_named, replacing
 from mmzoo.errors import InputError
@@ -62,15 +63,16 @@ def _as_bytes(pixels: np.ndarray) -> np.ndarray:
 
 
 def write_step_picture(
-    file: Path, config: Path, reader: ShardReader, seed: int, samples: Sequence[ConsumedSample]
+    file: Path, config: Path, reader: ShardReader | MixedReader, seed: int, samples: Sequence[ConsumedSample]
 ) -> None:
     """Writes the sheet. A transform that makes no image gives the decoded one. InputError: it cannot be written."""
     data = data_of_config(config)
-    reader = ShardReader(reader.index, data.decode_rules())
+    rules = data.decode_rules()
+    reader = MixedReader(reader.index, rules) if isinstance(reader, MixedReader) else ShardReader(reader.index, rules)
     tiles = []
     for sample in samples:
         decoded = reader.sample(sample.row)
-        values = data.transform(decoded, sample_generator(seed, sample.epoch, sample.position))
+        values = data.transform(decoded, sample_generator(seed, sample.epoch, sample.position, sample.member))
         picture = to_picture(values)
         tiles.append(decoded.fields["image"] if picture is None else picture)
     sheet = _sheet(tiles, [f"{sample.position} {sample.key}" for sample in samples])

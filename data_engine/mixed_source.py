@@ -93,6 +93,12 @@ class MixedIndex:
     def shares(self, split: str = "train") -> list[Share]:
         """What each source gives to an epoch."""
         rows = {name: len(self._rows_of(number, split)) for number, name in enumerate(self.names)}
+        for number, name in enumerate(self.names):
+            if self.packing is not None and not rows[name] and len(self._parts[number].split_rows(split)):
+                raise InputError(
+                    f"mixture: every sample of source {name!r} is longer than packing.capacity "
+                    f"{self.packing.capacity} and was dropped. Raise it, or take the source out"
+                )
         return shares(self.mixture.root, rows)
 
     def ledger(self, split: str, seed: int, shuffle: bool, global_batch: int) -> Ledger:

@@ -37,6 +37,10 @@ def varied(index):
     return np.stack([rows * 7 % 6 + 1, rows * 5 % 4], axis=1)
 
 
+def long(index):
+    return np.full((index.count, 2), 5)
+
+
 VARIED = f"{__name__}:varied"
 
 
@@ -231,6 +235,9 @@ def test_mistakes_are_named(pool, tmp_path):
     strict = Packing.read({"capacity": 4, "over_long": "error", "lengths": VARIED})
     with pytest.raises(InputError, match="source a, key row-0002: 3 text and 2 visual tokens are more"):
         MixedIndex.open(read_mixture({"sources": {"a": pool([4])}, "parts": ["a"]}), strict).ledger("all", 0, True, 1)
+    dropping = Packing.read({"capacity": 1, "over_long": "drop", "lengths": f"{__name__}:long"})
+    with pytest.raises(InputError, match="every sample of source 'a' is longer than packing.capacity 1"):
+        MixedIndex.open(read_mixture({"sources": {"a": pool([4])}, "parts": ["a"]}), dropping).ledger("all", 0, True, 1)
     with pytest.raises(InputError, match=r"packing.over_long is missing"):
         Packing.read({"capacity": 4, "lengths": VARIED})
     with pytest.raises(InputError, match="Did you mean 'drop'"):

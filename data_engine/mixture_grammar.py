@@ -27,6 +27,7 @@ from data_engine.mixture import How, Part
 from mmzoo.errors import InputError, suggestion
 
 AMOUNTS = ("epochs", "percent", "weight", "quota")
+HOW: dict[str, How] = {"epochs": "epochs", "percent": "epochs", "weight": "weight", "quota": "quota"}
 NODE_KEYS = ("parts", "temperature", "samples")
 PART_KEYS = ("source", "name", *NODE_KEYS, *AMOUNTS)
 TOP_KEYS = ("sources", *NODE_KEYS)
@@ -174,11 +175,10 @@ def _amount(where: str, key: str, value: Any) -> tuple[How, Fraction]:
             raise InputError(
                 f"{where}: {value} % is more than all. For more than one epoch write *{float(amount) / 100:g}"
             )
-        return "epochs", amount / 100
+        return HOW[key], amount / 100
     if key == "quota" and amount.denominator != 1:
         raise InputError(f"{where}: quota is a whole number of samples, not {value}")
-    how: How = "quota" if key == "quota" else "weight" if key == "weight" else "epochs"
-    return how, amount
+    return HOW[key], amount
 
 
 def _positive(where: str, value: Any) -> Fraction:

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_engine.ledger import Ledger, rank_window
+from data_engine.mixed_source import MixedIndex
+from data_engine.over_long import POLICIES
+from data_engine.pack_ledger import PackLedger
 from data_engine.quarantine import ErrorBudget
 from data_engine.sample_source import SampleIndex
 from data_engine.skips import Skips, next_positions
@@ -47,19 +50,38 @@ class LoaderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PackPlan:
+    """How the slots of a batch are packed: pack b holds the slots starts[b], ..., starts[b + 1] - 1.
+
+    `text`, `visual`: tokens planned for each slot; `policy`: what was done because it was over-long, "" for nothing.
+    `lender`: what a sample is told that lends its shapes to an empty share.
+    """
+
+    starts: list[int]
+    text: list[int]
+    visual: list[int]
+    policy: list[str]
+    lender: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class BatchPlan:
     """What one rank reads for one step: slots, and where each one lies, so that workers need no index for it.
 
     `first`: the first slot of the global batch, from which an empty share looks for a sample that lends its shapes.
+    `packs`: where samples are packed.
     """
 
     slots: list[Slot]
     places: Sequence[Any]
     first: Slot
+    packs: PackPlan | None = None
 
 
 def ledger_of(settings: LoaderSettings, index: SampleIndex) -> Ledger:
-    """The sequence that these settings read."""
+    """The sequence that these settings read. InputError: quotas that do not fit the global batch."""
+    if isinstance(index, MixedIndex):
+        return index.ledger(settings.split, settings.seed, settings.shuffle, settings.global_batch)
     return Ledger(index.split_rows(settings.split), settings.seed, settings.shuffle)
 
 
@@ -70,7 +92,7 @@ class PlannedBatches:
         self.ledger = ledger
         self.index = index
         self.settings = settings
-        self.stop = _stop_position(settings, len(ledger), steps)
+        self.stop = _stop_position(settings, ledger, steps)
 
     def __len__(self) -> int:
         if self.stop is None:
@@ -84,10 +106,26 @@ class PlannedBatches:
             size = settings.global_batch if self.stop is None else min(settings.global_batch, self.stop - start)
             positions = next_positions(start, size, settings.skips)
             own = positions[slice(*rank_window(0, size, settings.rank, settings.ranks))]
-            slots = [(position, *self.ledger.locate(position)) for position in own]
-            places = self.index.places([row for _, _, row in slots])
-            yield BatchPlan(slots, places, (positions[0], *self.ledger.locate(positions[0])))
+            yield self._plan(own, (positions[0], *self.ledger.locate(positions[0])))
             start = positions[-1] + 1
+
+    def _plan(self, positions: Sequence[int], first: Slot) -> BatchPlan:
+        slots: list[Slot] = []
+        starts = [0]
+        for position in positions:
+            epoch, rows = self.ledger.rows_at(position)
+            slots += [(position, epoch, row) for row in rows]
+            starts.append(len(slots))
+        rows = [row for _, _, row in slots]
+        packs = _pack_plan(self.ledger, starts, rows, first[2]) if isinstance(self.ledger, PackLedger) else None
+        return BatchPlan(slots, self.index.places(rows), first, packs)
+
+
+def _pack_plan(ledger: PackLedger, starts: list[int], rows: list[int], first: int) -> PackPlan:
+    plan = ledger.plan
+    lender = {"text_tokens": int(plan.text[first]), "visual_tokens": int(plan.visual[first]), "policy": ""}
+    policies = [POLICIES[code] if code >= 0 else "" for code in plan.policy[rows].tolist()]
+    return PackPlan(starts, plan.text[rows].tolist(), plan.visual[rows].tolist(), policies, lender)
 
 
 def check_settings(settings: LoaderSettings, steps: int | None) -> None:
@@ -111,7 +149,7 @@ def check_settings(settings: LoaderSettings, steps: int | None) -> None:
         raise InputError(f"passes must be at least 1, not {settings.passes}")
 
 
-def _stop_position(settings: LoaderSettings, rows: int, steps: int | None) -> int | None:
+def _stop_position(settings: LoaderSettings, ledger: Ledger, steps: int | None) -> int | None:
     if steps is not None:
         return settings.start_position + steps * settings.global_batch
-    return None if settings.passes is None else max(settings.start_position, settings.passes * rows)
+    return None if settings.passes is None else max(settings.start_position, ledger.epoch_start(settings.passes))

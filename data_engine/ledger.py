@@ -15,7 +15,7 @@ import numpy as np
 from mmzoo.errors import InputError
 
 # One word of the Philox counter tells the uses of a key apart, so that their streams cannot meet.
-_ORDER, _SAMPLE = 1, 2
+_ORDER, _SAMPLE, _PART = 1, 2, 3
 #: Raised when the same seed and rows come to give another order, or other randomness of a sample.
 ALGORITHM = 1
 _WORD = 2**64
@@ -29,9 +29,14 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(_philox((seed, epoch), (0, 0, _ORDER, 0)).random_raw(count), kind="stable")
 
 
-def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generator:
-    """The only source of randomness of the sample at `position`: a function of these three numbers."""
-    return np.random.Generator(_philox((seed, position), (0, 0, _SAMPLE, epoch)))
+def part_order(count: int, seed: int, part: int, number: int) -> np.ndarray:
+    """A permutation of range(count) for use inside one part of a mixture, apart from every epoch's order."""
+    return np.argsort(_philox((seed, number), (0, 0, _PART, part)).random_raw(count), kind="stable")
+
+
+def sample_generator(seed: int, epoch: int, position: int, member: int = 0) -> np.random.Generator:
+    """The only source of randomness of the sample at `position`: a function of these numbers. `member`: in its pack."""
+    return np.random.Generator(_philox((seed, position), (0, member, _SAMPLE, epoch)))
 
 
 class SampleRandomness:
@@ -43,11 +48,11 @@ class SampleRandomness:
         self._state = self._bits.state
         self._generator = np.random.Generator(self._bits)
 
-    def at(self, epoch: int, position: int) -> np.random.Generator:
-        """`sample_generator(seed, epoch, position)`."""
+    def at(self, epoch: int, position: int, member: int = 0) -> np.random.Generator:
+        """`sample_generator(seed, epoch, position, member)`."""
         words = self._state["state"]
         words["key"][:] = self.seed % _WORD, position % _WORD
-        words["counter"][:] = 0, 0, _SAMPLE, epoch % _WORD
+        words["counter"][:] = 0, member, _SAMPLE, epoch % _WORD
         self._bits.state = self._state
         return self._generator
 
@@ -89,14 +94,31 @@ class Ledger:
 
     def epoch_of(self, position: int) -> int:
         """The epoch that a position belongs to, counted from 0."""
-        return position // len(self.rows)
+        return position // len(self)
+
+    def epoch_start(self, epoch: int) -> int:
+        """The first position of an epoch."""
+        return epoch * len(self)
+
+    def next_epoch(self, position: int) -> int:
+        """The first position of an epoch that is not before `position`."""
+        return -(-position // len(self)) * len(self)
 
     def locate(self, position: int) -> tuple[int, int]:
         """(epoch, row) at a position >= 0."""
         if position < 0:
             raise ValueError(f"positions start at 0, not {position}")
-        epoch, place = divmod(position, len(self.rows))
+        epoch, place = divmod(position, len(self))
         return epoch, int(self._order(epoch)[place])
+
+    def rows_at(self, position: int) -> tuple[int, list[int]]:
+        """(epoch, rows) at a position: one row here, the samples of a pack in a PackLedger."""
+        epoch, row = self.locate(position)
+        return epoch, [row]
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """All rows of an epoch in order, int64."""
+        return self._order(epoch)
 
     def window(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(position, epoch, row) of the positions start, ..., stop - 1."""

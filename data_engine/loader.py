@@ -7,14 +7,24 @@ only read, decode and transform. So the bytes of the global batch at a step are 
 from __future__ import annotations
 
 import gc
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_engine.batch_plan import BatchPlan, LoaderSettings, PlannedBatches, Slot, check_settings, ledger_of
+from data_engine.batch_plan import (
+    BatchPlan,
+    LoaderSettings,
+    PackPlan,
+    PlannedBatches,
+    Slot,
+    check_settings,
+    ledger_of,
+)
 from data_engine.broken_samples import BrokenSampleError
 from data_engine.decode import DecodeRules, load_jpeg_decoder
 from data_engine.index import ShardIndex
@@ -30,6 +40,8 @@ __all__ = ["BatchPlan", "LoaderSettings", "PlannedBatches", "PositionDataset", "
 
 Transform = Callable[[Sample, np.random.Generator], dict[str, Any]]
 Batch = dict[str, Any]
+#: What the loader adds to a batch of packs, see `packed`.
+PACK_KEYS = ("pack_starts", "lengths", "visual_tokens", "cu_lengths")
 #: How many rows an empty share tries, to find a sound one that lends its shapes.
 SHAPE_TRIES = 1000
 
@@ -42,6 +54,22 @@ class MadeBatch(NamedTuple):
     batch: Batch | None
     broken: list[BrokenSample]
     mistake: str | None = None
+
+
+class PackNote(NamedTuple):
+    """What a packed sample is told: its place in the pack, and the tokens that were planned for it."""
+
+    member: int
+    planned: dict[str, Any]
+
+
+def pack_note(packs: PackPlan | None, number: int) -> PackNote | None:
+    """The note of a slot; None where nothing is packed."""
+    if packs is None:
+        return None
+    member = number - packs.starts[bisect_right(packs.starts, number) - 1]
+    planned = {"text_tokens": packs.text[number], "visual_tokens": packs.visual[number], "policy": packs.policy[number]}
+    return PackNote(member, planned)
 
 
 class PositionDataset(Dataset[Batch]):
@@ -63,23 +91,41 @@ class PositionDataset(Dataset[Batch]):
     def __getitems__(self, plan: BatchPlan) -> MadeBatch:
         """A whole batch of this rank (DataLoader hands the sampler's item over as it is)."""
         samples: list[Batch] = []
+        sound: list[int] = []
         broken: list[BrokenSample] = []
         try:
-            for slot, place in zip(plan.slots, plan.places, strict=True):
+            for number, (slot, place) in enumerate(zip(plan.slots, plan.places, strict=True)):
                 try:
-                    samples.append(self._sample(slot, place))
+                    samples.append(self._sample(slot, place, pack_note(plan.packs, number)))
+                    sound.append(number)
                 except BrokenSampleError as error:
                     broken.append(BrokenSample(error.fault, self.split, epoch=slot[1], position=slot[0]))
+            if plan.packs is not None:
+                return MadeBatch(self._packed(samples, plan, sound), broken)
             return MadeBatch(collate(samples) if samples else self._empty_batch(plan.first), broken)
         except InputError as mistake:
             return MadeBatch(None, broken, str(mistake))
 
-    def _sample(self, slot: Slot, place: Any) -> Batch:
+    def _packed(self, samples: list[Batch], plan: BatchPlan, sound: list[int]) -> Batch:
+        assert plan.packs is not None
+        if samples:
+            return packed(samples, plan.packs, sound)
+        lender = self._lender(plan.first, plan.packs.lender)
+        batch = packed([lender], PackPlan([0, 1], [0], [0], [""], {}), [0])
+        counts = {
+            "pack_starts": torch.zeros(len(plan.packs.starts), dtype=torch.int64),
+            "cu_lengths": torch.zeros(1, dtype=torch.int64),
+        }
+        return {**{key: values[:0] for key, values in batch.items()}, **counts}
+
+    def _sample(self, slot: Slot, place: Any, note: PackNote | None = None) -> Batch:
         """BrokenSampleError: the sample's own bytes, or the transform refuses it. All else that fails ends the run."""
         position, epoch, row = slot
         sample = self.reader.sample(row, place)
+        if note is not None:
+            sample = replace(sample, meta={**sample.meta, "planned": note.planned})
         try:
-            values = self.transform(sample, self.randomness.at(epoch, position))
+            values = self.transform(sample, self.randomness.at(epoch, position, note.member if note else 0))
         except InputError as mistake:
             raise self.reader.broken(row, self.reader.index.fields[0], str(mistake)) from None
         except Exception as fault:
@@ -92,14 +138,17 @@ class PositionDataset(Dataset[Batch]):
 
     def _empty_batch(self, first: Slot) -> Batch:
         """Keys, types and shapes of a batch of none, from the first sound row at or after that of the slot."""
+        return {key: values[:0] for key, values in collate([self._lender(first, None)]).items()}
+
+    def _lender(self, first: Slot, planned: dict[str, Any] | None) -> Batch:
         position, epoch, row = first
         rows = len(self)
+        note = None if planned is None else PackNote(0, planned)
         for step in range(min(rows, SHAPE_TRIES)):
             try:
-                lender = self._sample((position, epoch, (row + step) % rows), None)
+                return self._sample((position, epoch, (row + step) % rows), None, note)
             except BrokenSampleError:
                 continue
-            return {key: values[:0] for key, values in collate([lender]).items()}
         raise InputError(
             f"no sound sample among the {min(rows, SHAPE_TRIES)} rows from {self.reader.location(row)} on. "
             f"{self.reader.index.remedy}"
@@ -169,6 +218,39 @@ def collate(samples: list[Batch]) -> Batch:
             odd = min(sample.keys() ^ first.keys())
             raise ValueError(f"{odd!r} is not in both {first['sample_ids']} and {sample['sample_ids']}")
     return {key: _stack(key, [sample[key] for sample in samples]) for key in first}
+
+
+def packed(samples: list[Batch], packs: PackPlan, sound: list[int]) -> Batch:
+    """A batch of S sound samples in B packs. What the transform returned: a list of S, numbers as a tensor (S,).
+
+    `sound`: the slots of the samples. Added: `pack_starts` int64 (B + 1,), pack b holds the samples from pack_starts[b]
+    to pack_starts[b + 1] - 1; `lengths`, `visual_tokens` int64 (S,), as planned; `cu_lengths` int64 (S + 1,).
+    """
+    first = samples[0]
+    for sample in samples:
+        if sample.keys() != first.keys():
+            odd = min(sample.keys() ^ first.keys())
+            raise ValueError(f"{odd!r} is not in both {first['sample_ids']} and {sample['sample_ids']}")
+    taken = set(PACK_KEYS).intersection(first)
+    if taken:
+        raise ValueError(f"the transform returned {min(taken)!r}, a key that the loader fills itself")
+    batch: Batch = {key: _listed([sample[key] for sample in samples]) for key in first}
+    lengths = torch.tensor([packs.text[number] + packs.visual[number] for number in sound], dtype=torch.int64)
+    return {
+        **batch,
+        "pack_starts": torch.tensor([bisect_left(sound, start) for start in packs.starts], dtype=torch.int64),
+        "lengths": lengths,
+        "visual_tokens": torch.tensor([packs.visual[number] for number in sound], dtype=torch.int64),
+        "cu_lengths": torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
+    }
+
+
+def _listed(values: list[Any]) -> Any:
+    if isinstance(values[0], str):
+        return values
+    if isinstance(values[0], int | float | bool | np.generic):
+        return torch.from_numpy(np.stack(values))
+    return [value if isinstance(value, torch.Tensor) else torch.from_numpy(np.asarray(value)) for value in values]
 
 
 def _stack(key: str, values: list[Any]) -> torch.Tensor | list[str]:

@@ -99,6 +99,10 @@ class ShardReader:
         shard, offset, _ = self.index.span(row, self.index.fields[0])
         return key_in_header(self._read(row, shard, offset - BLOCK, BLOCK))
 
+    def size(self, row: int) -> int:
+        """Bytes of the first member of a row."""
+        return self.index.span(row, self.index.fields[0])[2]
+
     def raw(self, row: int, field: str) -> bytes:
         """The stored bytes of a member, e.g. field "image" or "json"."""
         return self._read(row, *self.index.span(row, field))

@@ -20,7 +20,8 @@ class Stretch:
 
     `position`: where their data begins. `batch_in_epoch`: batches of the training epoch that were consumed before.
     `global_batch`: samples of one batch over all ranks; `accumulate` batches make a step, fewer at an epoch's end.
-    `epoch_batches`: batches of a training epoch. `seed`, `split`, `index`, `identity`: the sequence, without `skips`.
+    `epoch_batches`: batches of a training epoch. `seed`, `split`, `index`, `identity`: the sequence, without `skips`;
+    `order`: of a mixture, see data_order.py.
     """
 
     step: int
@@ -35,6 +36,7 @@ class Stretch:
     index: str
     identity: str
     skips: Skips = ()
+    order: str = ""
 
     def batches_of(self, step: int) -> tuple[int, int]:
         """(batches of this stretch before the update number `step`, batches of that update); `step` > self.step."""
@@ -64,7 +66,17 @@ class Stretch:
         """Whether this is what `earlier` does anyway from this step on, so that it need not be written down."""
         same = all(
             getattr(self, name) == getattr(earlier, name)
-            for name in ("global_batch", "accumulate", "epoch_batches", "ranks", "seed", "split", "identity", "skips")
+            for name in (
+                "global_batch",
+                "accumulate",
+                "epoch_batches",
+                "ranks",
+                "seed",
+                "split",
+                "identity",
+                "skips",
+                "order",
+            )
         )
         if not same or self.step < earlier.step:
             return False

@@ -17,6 +17,7 @@ from data_engine.quarantine import QUARANTINE_FILE, ErrorBudget
 from data_engine.skips import Skips, advance, merged
 from data_engine.steps import Stretch, as_json, continued, from_json, skip_range
 from mmzoo.errors import InputError
+from mmzoo.training.ranks import check_equal_ranks
 from mmzoo.training.stepping import is_trial
 from mmzoo.training.window import Window, accumulation
 
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     import torch
 
     from data_engine.decode import DecodeRules
+    from data_engine.ledger import Ledger
     from data_engine.loader import LoaderSettings
     from data_engine.sample_source import SampleIndex, SampleReader
 
 SCHEMA = 2
 #: What may differ from a checkpoint only with the user's consent (--allow_changes), because it changes the data order.
-CONSENT = ("global_batch", "seed", "shards")
+CONSENT = ("global_batch", "seed", "shards", "mixture", "packing")
+#: Changes that begin a new epoch: the old position would mean other samples.
+NEW_ORDER = {"seed", "shards", "mixture", "packing"}
 #: (Sample, numpy.random.Generator) -> dict of arrays, tensors, numbers, strings; see data_engine.loader.make_loader.
 Transform = Callable[..., Any]
 
@@ -213,11 +217,15 @@ class ShardData(LightningDataModule):
 
     def train_dataloader(self) -> TrainStream:
         """Built after the data state was restored, so it starts at `position`."""
+        from data_engine.batch_plan import ledger_of
+
         index = self.open_index()
         self._note_order(index)
-        rows = len(index.split_rows("train"))
-        length = self.steps_per_epoch or max(1, rows // self.global_batch)
-        self.loader_settings("train")  # a mistake in them is reported here, before the first step
+        ledger = ledger_of(self.loader_settings("train"), index)  # a mistake is reported here, before the first step
+        check_equal_ranks(self._note_order())
+        length = self.steps_per_epoch or max(1, len(ledger) // self.global_batch)
+        if self.trainer is None or self.trainer.is_global_zero:
+            self.announce(ledger)
         accumulate = accumulation(self.trainer)
         self.stream = TrainStream(
             lambda: self._loader("train", self.transform),
@@ -225,6 +233,16 @@ class ShardData(LightningDataModule):
             accumulate,
         )
         return self.stream
+
+    def order(self) -> str:
+        """What finds the order of samples again, beside index and seed; "" for one shard folder."""
+        return ""
+
+    def announce(self, ledger: Ledger) -> None:
+        """Says before step 1 what an epoch holds, where that is worth a table."""
+
+    def report_consumed(self) -> None:
+        """Says after the last step what was consumed, where that is worth a table."""
 
     def val_dataloader(self) -> Any:
         """The validation split; empty list when there is none."""
@@ -272,6 +290,7 @@ class ShardData(LightningDataModule):
             index=str(self.index_folder.absolute()),
             identity=self._note_order()["identity"],
             skips=self.skips,
+            order=self.order(),
         )
         self.history = continued(self.history, new)
 
@@ -280,9 +299,13 @@ class ShardData(LightningDataModule):
 
         Called after `load_data_state`. InputError: a step that the checkpoint is already behind.
         """
-        now = self.seed, self._note_order()["identity"]
-        if ranges and self.history and (self.history[-1].seed, self.history[-1].identity) != now:
-            raise InputError("--skip_steps speaks of the old data order, which a change of seed or shards has ended.")
+        now = self.seed, self._note_order()["identity"], self.order()
+        latest = self.history[-1] if self.history else None
+        if ranges and latest and (latest.seed, latest.identity, latest.order) != now:
+            raise InputError(
+                "--skip_steps speaks of the old data order, which a change of seed, shards, mixture or packing "
+                "has ended."
+            )
         found = [skip_range(self.history, first, last) for first, last in ranges]
         for (first, last), (start, _) in zip(ranges, found, strict=True):
             if start < self.position:
@@ -334,7 +357,7 @@ class ShardData(LightningDataModule):
                 raise InputError(
                     f"{problem} Set it back, start anew with --init_from, or consent with --allow_changes {name}."
                 )
-        if not changed.keys() & {"seed", "shards"} and state["ledger"] != self._note_order()["ledger"]:
+        if not changed.keys() & NEW_ORDER and state["ledger"] != self._note_order()["ledger"]:
             raise InputError(
                 "the checkpoint's samples stood in another order than this mmzoo gives them, so its position means "
                 "nothing. Resume with the mmzoo that wrote it, or start anew with --init_from."
@@ -342,9 +365,11 @@ class ShardData(LightningDataModule):
         self.position = int(state["position"])
         self.skips = merged(state.get("skips", ()))
         self.history = from_json(state.get("history", ()))
-        if changed.keys() & {"seed", "shards"}:
-            rows = len(self.open_index().split_rows("train"))
-            self.position = -(-self.position // rows) * rows
+        if changed.keys() & NEW_ORDER:
+            from data_engine.batch_plan import ledger_of
+
+            ledger = ledger_of(self.loader_settings("train"), self.open_index())
+            self.position = ledger.next_epoch(self.position)
             self.skips = ()
 
     def _changes(self, state: dict[str, Any]) -> dict[str, str]:

@@ -48,3 +48,8 @@ class DataPosition(Callback):
         if updates(trainer) > self._updates and isinstance(data, ShardData):
             data.consume(self._pending)
             self._pending, self._updates = 0, updates(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(data, ShardData) and trainer.is_global_zero and not is_trial(trainer):
+            data.report_consumed()

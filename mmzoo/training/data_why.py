@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from data_engine.batch_plan import LoaderSettings, ledger_of
+from data_engine.data_order import folders_moved, open_order
 from data_engine.index import INDEX_FOLDER, ShardIndex
-from data_engine.ledger import Ledger, rank_window, sample_generator
+from data_engine.ledger import rank_window, sample_generator
+from data_engine.mixed_source import MixedReader
 from data_engine.reader import ShardReader
 from data_engine.sample_source import SampleReader
 from data_engine.steps import Stretch, from_json, stretch_of
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
     from mmzoo.training.data_module import ShardData
 
 SHARD_DATA = "mmzoo.training.data_module.ShardData"
-COLUMNS = ("position", "epoch", "batch", "slot", "rank", "place", "shard", "offset", "size", "key", "path")
+#: Who read a sample, and where it stands.
+SLOT_COLUMNS = ("position", "epoch", "batch", "slot", "rank", "place", "member")
+COLUMNS = (*SLOT_COLUMNS, "source", "shard", "offset", "size", "key", "path")
 #: Of sources that have files in the place of shards, where a sample is a window of one.
-FILE_COLUMNS = ("position", "epoch", "batch", "slot", "rank", "place", "source", "key", "window", "path")
+FILE_COLUMNS = (*SLOT_COLUMNS[:-1], "source", "key", "window", "path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class ConsumedSample:
     """One sample of a step.
 
     `position`, `epoch`: in the virtual sequence. `batch`: which of the step's batches (accumulation). `slot`: place in
-    that batch over all ranks; `rank`, `place`: who read it, and where it stands in that rank's part. `source`, `shard`,
+    that batch over all ranks; `rank`, `place`: who read it, and where it stands in that rank's part; `member`: its
+    place in its pack, where samples are packed (slots and places then count packs). `source`, `shard`,
     `key`: the sample; `offset`, `size`: its first member in the shard, in bytes; `path`: of the file it was built from.
     `window`: (top, left, height, width) in px where the transform reads a window of a file; then `shard` is that file's
     name, `offset` 0 and `size` the file's.
@@ -47,6 +53,7 @@ class ConsumedSample:
     slot: int
     rank: int
     place: int
+    member: int
     source: str
     shard: str
     key: str
@@ -78,12 +85,18 @@ def read_history(folder: Path) -> list[Stretch]:
     raise InputError(f"{folder} has no {DATA_STEPS_FILE}: no run of `mmzoo fit`, or one that never began to train")
 
 
-def open_index(stretch: Stretch, moved_to: Path | None) -> ShardIndex:
-    """The shards that the steps were trained on. InputError when they are gone or not the same any more."""
-    index = ShardIndex.open(moved_to or stretch.index)
-    if index.identity != stretch.identity:
-        raise InputError(f"the shards in {index.folder} are not those of this step. Give the old ones with --index")
-    return index
+def open_reader(stretch: Stretch, moved: Sequence[str]) -> ShardReader | MixedReader:
+    """A reader of what the steps were trained on. InputError when it is gone or not the same any more."""
+    if stretch.order:
+        mixed = open_order(stretch.order, folders_moved(stretch.order, moved))
+        reader: ShardReader | MixedReader = MixedReader(mixed)
+    else:
+        reader = ShardReader(ShardIndex.open(moved[-1] if moved else stretch.index))
+    if reader.index.identity != stretch.identity:
+        raise InputError(
+            f"the shards in {reader.index.folder} are not those of this step. Give the old ones with --index"
+        )
+    return reader
 
 
 def data_of_files(run: Path, stretch: Stretch) -> ShardData | None:
@@ -92,7 +105,7 @@ def data_of_files(run: Path, stretch: Stretch) -> ShardData | None:
     InputError when the files are gone or not the same any more.
     """
     config = run / CONFIG_FILE
-    if (Path(stretch.index) / INDEX_FOLDER).is_dir() or not config.is_file():
+    if stretch.order or (Path(stretch.index) / INDEX_FOLDER).is_dir() or not config.is_file():
         return None
     if yaml.safe_load(config.read_text(encoding="utf-8"))["data"]["class_path"] == SHARD_DATA:
         return None
@@ -105,29 +118,33 @@ def data_of_files(run: Path, stretch: Stretch) -> ShardData | None:
 
 
 def consumed(stretch: Stretch, step: int, reader: SampleReader, transform: Any = None) -> list[ConsumedSample]:
-    """The samples of the update number `step`, in the order of batch and slot. `transform`: tells their windows."""
-    ledger = Ledger(reader.index.split_rows(stretch.split), stretch.seed)
+    """The samples of the update number `step`, in the order of batch, slot and member.
+
+    `transform`: tells the windows of samples that are files.
+    """
+    settings = LoaderSettings(stretch.index, stretch.split, stretch.global_batch, stretch.seed)
+    ledger = ledger_of(settings, reader.index)
     found = []
     for batch, positions in enumerate(stretch.positions_of(step)):
         windows = [rank_window(0, len(positions), rank, stretch.ranks) for rank in range(stretch.ranks)]
         for slot, position in enumerate(positions):
             rank = next(rank for rank, (start, stop) in enumerate(windows) if start <= slot < stop)
-            epoch, row = ledger.locate(position)
-            here = {"position": position, "epoch": epoch, "batch": batch, "slot": slot, "rank": rank, "row": row}
+            epoch, rows = ledger.rows_at(position)
+            here = {"position": position, "epoch": epoch, "batch": batch, "slot": slot, "rank": rank}
             here["place"] = slot - windows[rank][0]
-            if isinstance(reader, ShardReader):
-                found.append(ConsumedSample(**here, **_in_shard(reader, row)))
-            else:
-                random = sample_generator(stretch.seed, epoch, position)
-                found.append(ConsumedSample(**here, **_in_file(reader, row, transform, random)))
+            for member, row in enumerate(rows):
+                if isinstance(reader, ShardReader | MixedReader):
+                    where = _in_shard(reader, row)
+                else:
+                    where = _in_file(reader, row, transform, sample_generator(stretch.seed, epoch, position, member))
+                found.append(ConsumedSample(**here, member=member, row=row, **where))
     return found
 
 
-def _in_shard(reader: ShardReader, row: int) -> dict[str, Any]:
-    shard, offset, size = reader.index.place(row, reader.index.fields[0])
-    path = str(reader.meta(row).get("path", ""))
-    where = {"source": reader.index.source, "shard": shard.name, "offset": offset, "size": size}
-    return {**where, "key": reader.key(row), "path": path}
+def _in_shard(reader: ShardReader | MixedReader, row: int) -> dict[str, Any]:
+    place = reader.fault(row, reader.index.fields[0], "")
+    where = {"source": place.source, "shard": place.shard, "offset": place.offset, "size": reader.size(row)}
+    return {**where, "key": reader.key(row), "path": str(reader.meta(row).get("path", ""))}
 
 
 def _in_file(reader: SampleReader, row: int, transform: Any, random: Any) -> dict[str, Any]:
@@ -163,7 +180,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("run", type=Path, help="run folder of `mmzoo fit`, or one of its checkpoint folders")
     parser.add_argument("--step", type=int, required=True, help="update number, as in metrics.csv")
-    parser.add_argument("--index", type=Path, help="where the shards lie now, if they were moved")
+    parser.add_argument(
+        "--index",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="where the shards lie now, if they were moved; for a mixture NAME=FOLDER, once for each moved source",
+    )
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the samples as the model saw them")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     return parser
@@ -173,11 +196,12 @@ def main(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data why`."""
     given = _parser(prog).parse_args(argv)
     run, png = given.run.absolute(), given.png and given.png.absolute()
+    moved = [_absolute(text) for text in given.index]
     stretch = stretch_of(read_history(given.run), given.step)
     with _where_it_ran(run):
-        data = None if given.index else data_of_files(run, stretch)
+        data = None if moved else data_of_files(run, stretch)
         if data is None:
-            reader: SampleReader = ShardReader(open_index(stretch, given.index and given.index.absolute()))
+            reader: SampleReader = open_reader(stretch, moved)
             samples = consumed(stretch, given.step, reader)
         else:
             reader = data.open_reader(data.loader_settings(stretch.split))
@@ -193,6 +217,12 @@ def main(argv: Sequence[str], prog: str) -> int:
     else:
         sys.stdout.write(_text(samples))
     return EXIT_OK
+
+
+def _absolute(moved: str) -> str:
+    """FOLDER or NAME=FOLDER with the whole path; an address as it is."""
+    name, equals, folder = moved.rpartition("=") if not Path(moved).exists() else ("", "", moved)
+    return f"{name}{equals}{folder if '://' in folder else Path(folder).absolute()}"
 
 
 @contextmanager

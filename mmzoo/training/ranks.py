@@ -57,6 +57,20 @@ def from_all_ranks(own: Thing) -> list[Thing]:
     return everyone
 
 
+def check_equal_ranks(order: dict[str, str]) -> None:
+    """Before step 1: every rank has the same data in the same order, so each will have the same number of batches.
+
+    `order`: hashes of the data and of the order. InputError, naming the ranks, where they differ.
+    """
+    everyone = from_all_ranks(order)
+    odd = [rank for rank, of_rank in enumerate(everyone) if of_rank != everyone[0]]
+    if odd:
+        raise InputError(
+            f"ranks {', '.join(map(str, odd))} read other data, or another order, than rank 0. "
+            f"Give all of them the same shards and the same config"
+        )
+
+
 def collective_device() -> torch.device:
     """Where a tensor must be to be sent to other ranks."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from data_engine.ledger import sample_generator
+from data_engine.mixed_source import MixedReader
 from data_engine.reader import ShardReader
 from data_engine.sample_source import SampleReader
 from mmzoo.durable_files import refused_writes_named, replacing
@@ -88,12 +89,14 @@ def write_step_picture(
 ) -> None:
     """Writes the sheet. A transform that makes no image gives the decoded one. InputError: it cannot be written."""
     data = data_of_config(config)
-    if isinstance(reader, ShardReader):
+    if isinstance(reader, MixedReader):
+        reader = MixedReader(reader.index, data.decode_rules())
+    elif isinstance(reader, ShardReader):
         reader = ShardReader(reader.index, data.decode_rules())
     tiles = []
     for sample in samples:
         decoded = reader.sample(sample.row)
-        values = data.transform(decoded, sample_generator(seed, sample.epoch, sample.position))
+        values = data.transform(decoded, sample_generator(seed, sample.epoch, sample.position, sample.member))
         picture = _picture_of(values)
         tiles.append(decoded.fields["image"] if picture is None else picture)
     sheet = _sheet(tiles, [f"{sample.position} {sample.key}" for sample in samples])

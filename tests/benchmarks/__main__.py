@@ -23,6 +23,7 @@ BENCHES = (
     "crossearth_encoder",
     "confusion",
     "trainer",
+    "packing",
 )
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"
 

@@ -22,7 +22,6 @@ from data_engine.records import SAMPLE_SCHEMA, Sample
 from data_engine.shards import BLOCK
 from mmzoo.errors import InputError
 
-MAX_OPEN_FILES = 64
 SCAN_BYTES = 2**19  # one read of a scan; larger ones leave the processor's cache
 
 
@@ -198,12 +197,12 @@ class ShardReader:
     def _handle(self, row: int, shard: int) -> int:
         handle = self._handles.get(shard)
         if handle is None:
+            while len(self._handles) >= self.index.max_open:
+                os.close(self._handles.popitem(last=False)[1])
             try:
-                handle = self._handles[shard] = os.open(self.index.paths[shard], os.O_RDONLY)
+                handle = self._handles[shard] = self.index.open_shard(shard)
             except OSError as fault:
                 raise self._shard_fault(row, str(fault.strerror)) from None
-            if len(self._handles) > MAX_OPEN_FILES:
-                os.close(self._handles.popitem(last=False)[1])
         else:
             self._handles.move_to_end(shard)
         return handle

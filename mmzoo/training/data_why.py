@@ -13,6 +13,7 @@ from typing import Any
 from data_engine.index import ShardIndex
 from data_engine.ledger import Ledger, rank_window
 from data_engine.reader import ShardReader
+from data_engine.remote import open_index as open_shards
 from data_engine.steps import Stretch, from_json, stretch_of
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
 from mmzoo.training.run_files import CONFIG_FILE, DATA_STEPS_FILE, RECORD_FILE
@@ -67,7 +68,7 @@ def read_history(folder: Path) -> list[Stretch]:
 
 def open_index(stretch: Stretch, moved_to: Path | None) -> ShardIndex:
     """The shards that the steps were trained on. InputError when they are gone or not the same any more."""
-    index = ShardIndex.open(moved_to or stretch.index)
+    index = open_shards(moved_to or stretch.index)
     if index.identity != stretch.identity:
         raise InputError(f"the shards in {index.folder} are not those of this step. Give the old ones with --index")
     return index

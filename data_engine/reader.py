@@ -100,6 +100,10 @@ class ShardReader:
         """The stored bytes of a member, e.g. field "image" or "json"."""
         return self._read(row, *self.index.span(row, field))
 
+    def read_at(self, row: int, shard: int, offset: int, size: int) -> bytes:
+        """Any bytes of a shard; `row`: the one that an error names."""
+        return self._read(row, shard, offset, size)
+
     def scan(self, rows: Sequence[int] | np.ndarray, field: str) -> Iterator[bytes]:
         """The stored bytes of a member of many rows: neighbours in a shard come with one large read.
 

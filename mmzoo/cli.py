@@ -24,6 +24,8 @@ VERBS: dict[str, Command] = {
     "data inspect": Command("data_engine.look:inspect", "show what shards hold"),
     "data lint": Command("data_engine.look:lint", "prove that every sample of the shards is sound"),
     "data clean": Command("data_engine.quality.clean:main", "list copies, test data and what filters refuse"),
+    "data reshard": Command("data_engine.reshard:main", "write shards anew: other sizes, samples left out"),
+    "data merge": Command("data_engine.reshard:main", "write several shard folders as one"),
     "data why": Command("mmzoo.training.data_why:main", "show the samples that a training step consumed"),
     "models info": Command("mmzoo.hub.info:main", "count the parameters of a model, without building it"),
     "models import": Command("mmzoo.hub.official:import_main", "turn the authors' checkpoint into a model folder"),

@@ -23,6 +23,7 @@ VERBS: dict[str, Command] = {
     "data build": Command("data_engine.build:main", "turn files into webdataset shards with an index"),
     "data inspect": Command("data_engine.look:inspect", "show what shards hold"),
     "data lint": Command("data_engine.look:lint", "prove that every sample of the shards is sound"),
+    "data stats": Command("data_engine.stats:main", "count samples; histograms of sizes and lengths"),
     "data clean": Command("data_engine.quality.clean:main", "list copies, test data and what filters refuse"),
     "data reshard": Command("data_engine.reshard:main", "write shards anew: other sizes, samples left out"),
     "data merge": Command("data_engine.reshard:main", "write several shard folders as one"),

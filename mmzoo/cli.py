@@ -24,6 +24,7 @@ VERBS: dict[str, Command] = {
     "data inspect": Command("data_engine.look:inspect", "show what shards hold"),
     "data lint": Command("data_engine.look:lint", "prove that every sample of the shards is sound"),
     "data stats": Command("data_engine.stats:main", "count samples; histograms of sizes and lengths"),
+    "data preview": Command("data_engine.preview:main", "one page: composition, histograms, samples"),
     "data clean": Command("data_engine.quality.clean:main", "list copies, test data and what filters refuse"),
     "data reshard": Command("data_engine.reshard:main", "write shards anew: other sizes, samples left out"),
     "data merge": Command("data_engine.reshard:main", "write several shard folders as one"),

@@ -13,6 +13,7 @@ from data_engine.mixed_source import MixedIndex
 from data_engine.over_long import POLICIES
 from data_engine.pack_ledger import PackLedger
 from data_engine.quarantine import ErrorBudget
+from data_engine.remote import RemoteSettings
 from data_engine.sample_source import SampleIndex
 from data_engine.skips import Skips, next_positions
 from mmzoo.errors import InputError
@@ -24,7 +25,8 @@ Slot = tuple[int, int, int]  # position, epoch, row
 class LoaderSettings:
     """Which samples, in which order, on which rank.
 
-    `index`: the shard folder. `global_batch`: samples a step over all ranks; it must divide by `ranks`. `passes`: how
+    `index`: the shard folder, or the URL of one; `remote`: where what is fetched from there is kept. `global_batch`:
+    samples a step over all ranks; it must divide by `ranks`. `passes`: how
     often to read the rows, then end with a short batch (None: for ever, or `steps`). `start_position`: of the whole
     sequence, all ranks together. `skips`: positions to leave out. `cache_mb`: MiB of decoded images kept on this rank,
     shared out among its workers. `background`: see DecodeRules. `pin_memory`: for copies to a GPU. `budget`: how many
@@ -47,6 +49,7 @@ class LoaderSettings:
     pin_memory: bool = False
     budget: ErrorBudget = field(default_factory=ErrorBudget)
     quarantine: Path | None = None
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,6 +123,8 @@ def read_description(folder: Path) -> tuple[dict[str, Any], str]:
 
 class ShardIndex:
     """An opened index. Cheap to open and to hand to other processes: columns stay memory-mapped files."""
+
+    max_open = 64  #: shards that a reader keeps open
 
     def __init__(self, folder: Path, content: dict[str, Any], identity: str) -> None:
         self.folder = folder
@@ -248,10 +251,16 @@ class ShardIndex:
 
     def key(self, row: int) -> str:
         """Key of a row, read from the header that stands before its first member."""
-        path, offset, _ = self.place(row, self.fields[0])
-        with path.open("rb") as file:
-            file.seek(offset - BLOCK)
-            return key_in_header(file.read(BLOCK))
+        shard, offset, _ = self.span(row, self.fields[0])
+        descriptor = self.open_shard(shard)
+        try:
+            return key_in_header(os.pread(descriptor, BLOCK, offset - BLOCK))
+        finally:
+            os.close(descriptor)
+
+    def open_shard(self, shard: int) -> int:
+        """A descriptor of a shard, for reading; the taker closes it."""
+        return os.open(self.paths[shard], os.O_RDONLY)
 
     def find(self, key: str) -> int | None:
         """Row of a key, or None."""

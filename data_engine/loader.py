@@ -27,11 +27,11 @@ from data_engine.batch_plan import (
 )
 from data_engine.broken_samples import BrokenSampleError
 from data_engine.decode import DecodeRules, load_jpeg_decoder
-from data_engine.index import ShardIndex
 from data_engine.ledger import SampleRandomness
 from data_engine.quarantine import BrokenSample, Quarantine
 from data_engine.reader import ShardReader
 from data_engine.records import RESERVED_BATCH_KEYS, Sample
+from data_engine.remote import open_index
 from data_engine.sample_source import SampleReader
 from data_engine.worker_signals import leave_signals_to_the_parent
 from mmzoo.errors import InputError
@@ -172,7 +172,7 @@ def open_shards(settings: LoaderSettings) -> SampleReader:
     """The reader of the shard folder that the settings name."""
     cache_bytes = settings.cache_mb * 2**20 // max(1, settings.workers)
     rules = DecodeRules(background=settings.background, fast=True)
-    return ShardReader(ShardIndex.open(settings.index), rules, cache_bytes)
+    return ShardReader(open_index(settings.index, settings.remote), rules, cache_bytes)
 
 
 def make_loader(

@@ -19,6 +19,7 @@ from data_engine.decode import quiet_pillow
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
+from data_engine.remote import open_index
 from mmzoo.errors import EXIT_FAULT, EXIT_OK, CommandParser, InputError, nearest
 
 FIRST_KEYS = 5
@@ -107,14 +108,14 @@ def _write_whole(path: Path, data: bytes) -> None:
 def inspect(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data inspect FOLDER`."""
     parser = CommandParser(prog=prog, description="Show what a shard folder holds.")
-    parser.add_argument("folder", type=Path, help="folder that `mmzoo data build` wrote")
+    parser.add_argument("folder", help="folder that `mmzoo data build` wrote, or its URL")
     parser.add_argument("--sample", metavar="KEY", help="print the json of one sample instead")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="with --sample: write its decoded image there")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     given = parser.parse_args(argv)
     if given.out and not given.sample:
         raise InputError("--out needs --sample KEY: which image to write")
-    index = ShardIndex.open(given.folder)
+    index = open_index(given.folder)
     if given.sample:
         with quiet_pillow():
             _show_sample(index, given.sample, given.out)

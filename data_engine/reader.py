@@ -24,7 +24,6 @@ from data_engine.shards import BLOCK
 from data_engine.stored_sample import StoredSample
 from mmzoo.errors import InputError
 
-MAX_OPEN_FILES = 64
 SCAN_BYTES = 2**19  # one read of a scan; larger ones leave the processor's cache
 
 
@@ -106,6 +105,10 @@ class ShardReader:
     def raw(self, row: int, field: str) -> bytes:
         """The stored bytes of a member, e.g. field "image" or "json"."""
         return self._read(row, *self.index.span(row, field))
+
+    def read_at(self, row: int, shard: int, offset: int, size: int) -> bytes:
+        """Any bytes of a shard; `row`: the one that an error names."""
+        return self._read(row, shard, offset, size)
 
     def scan(self, rows: Sequence[int] | np.ndarray, field: str) -> Iterator[bytes]:
         """The stored bytes of a member of many rows: neighbours in a shard come with one large read.
@@ -237,12 +240,12 @@ class ShardReader:
     def _handle(self, row: int, shard: int) -> int:
         handle = self._handles.get(shard)
         if handle is None:
+            while len(self._handles) >= self.index.max_open:
+                os.close(self._handles.popitem(last=False)[1])
             try:
-                handle = self._handles[shard] = os.open(self.index.paths[shard], os.O_RDONLY)
+                handle = self._handles[shard] = self.index.open_shard(shard)
             except OSError as fault:
                 raise self._shard_fault(row, str(fault.strerror)) from None
-            if len(self._handles) > MAX_OPEN_FILES:
-                os.close(self._handles.popitem(last=False)[1])
         else:
             self._handles.move_to_end(shard)
         return handle

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning.pytorch import LightningDataModule
 
 from data_engine.quarantine import QUARANTINE_FILE, ErrorBudget
+from data_engine.remote import DEFAULT_CACHE_GB, RemoteSettings, is_remote
 from data_engine.skips import Skips, advance, merged
 from data_engine.steps import Stretch, as_json, continued, from_json, skip_range
 from mmzoo.errors import InputError
@@ -99,7 +100,9 @@ class EvaluationStream:
 class ShardData(LightningDataModule):
     """Training and validation batches from one shard folder.
 
-    index: the shard folder, as written by `mmzoo data build`. transform, val_transform: class or function that makes
+    index: the shard folder, as written by `mmzoo data build`, or the URL of one (http, https, s3, hf, file): its shards
+    are then kept in cache_dir (default: in the user's cache folder), at most cache_gb GB of them, and the processes of
+    a machine share them. transform, val_transform: class or function that makes
     one sample (default of val_transform: transform). global_batch: samples a batch over all ranks. val_batch: the same
     in validation (default: global_batch). steps_per_epoch: batches between validations (default: one pass over the
     rows, at least 1). val_passes: how often each validation image is looked at (random crops differ). cache_mb: MiB of
@@ -124,6 +127,8 @@ class ShardData(LightningDataModule):
         background: Literal["white"] | None = None,
         max_broken: int | None = None,
         max_broken_share: float | None = None,
+        cache_dir: str | None = None,
+        cache_gb: float = DEFAULT_CACHE_GB,
     ) -> None:
         super().__init__()
         for name, value in (("global_batch", global_batch), ("val_batch", val_batch), ("val_passes", val_passes)):
@@ -131,7 +136,8 @@ class ShardData(LightningDataModule):
                 raise InputError(f"data.init_args.{name} must be at least 1, not {value}")
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise InputError(f"data.init_args.steps_per_epoch must be at least 1, not {steps_per_epoch}")
-        self.index_folder = Path(index)
+        self.index_folder: Path | str = index if is_remote(index) else Path(index)
+        self.remote = RemoteSettings(Path(cache_dir) if cache_dir else None, cache_gb)
         self.transform = transform
         self.val_transform = val_transform or transform
         self.global_batch = global_batch
@@ -152,9 +158,9 @@ class ShardData(LightningDataModule):
 
     def open_index(self) -> SampleIndex:
         """The index; InputError when the folder is missing or no shard folder. Other sources override it."""
-        from data_engine.index import ShardIndex
+        from data_engine.remote import open_index
 
-        return ShardIndex.open(self.index_folder)
+        return open_index(self.index_folder, self.remote)
 
     def open_reader(self, settings: LoaderSettings) -> SampleReader:
         """The reader of the index. Other sources override it."""
@@ -201,6 +207,7 @@ class ShardData(LightningDataModule):
             background=self.background,
             budget=self.budget,
             quarantine=self._quarantine_file(),
+            remote=self.remote,
         )
 
     def decode_rules(self) -> DecodeRules:
@@ -287,7 +294,7 @@ class ShardData(LightningDataModule):
             ranks=ranks,
             seed=self.seed,
             split="train",
-            index=str(self.index_folder.absolute()),
+            index=str(self.index_folder.absolute() if isinstance(self.index_folder, Path) else self.index_folder),
             identity=self._note_order()["identity"],
             skips=self.skips,
             order=self.order(),

@@ -15,10 +15,11 @@ import yaml
 
 from data_engine.batch_plan import LoaderSettings, ledger_of
 from data_engine.data_order import folders_moved, open_order
-from data_engine.index import INDEX_FOLDER, ShardIndex
+from data_engine.index import INDEX_FOLDER
 from data_engine.ledger import rank_window, sample_generator
 from data_engine.mixed_source import MixedReader
 from data_engine.reader import ShardReader
+from data_engine.remote import open_index
 from data_engine.sample_source import SampleReader
 from data_engine.steps import Stretch, from_json, stretch_of
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
@@ -91,7 +92,7 @@ def open_reader(stretch: Stretch, moved: Sequence[str]) -> ShardReader | MixedRe
         mixed = open_order(stretch.order, folders_moved(stretch.order, moved))
         reader: ShardReader | MixedReader = MixedReader(mixed)
     else:
-        reader = ShardReader(ShardIndex.open(moved[-1] if moved else stretch.index))
+        reader = ShardReader(open_index(moved[-1] if moved else stretch.index))
     if reader.index.identity != stretch.identity:
         raise InputError(
             f"the shards in {reader.index.folder} are not those of this step. Give the old ones with --index"

@@ -62,7 +62,7 @@ def test_a_pickled_reader_opens_its_own_files(index):
 
 
 def test_few_files_stay_open(index, monkeypatch):
-    monkeypatch.setattr("data_engine.reader.MAX_OPEN_FILES", 2)
+    monkeypatch.setattr("data_engine.index.ShardIndex.max_open", 2)
     reader = ShardReader(index)
     assert len(index.shards) > 2
     expected = [ShardReader(index).raw(row, "image") for row in range(10)]

@@ -1,0 +1,182 @@
+"""Copies, test data and filters: what was planted is found, what is distinct stays."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_engine.image_shards import BuildSettings, build_image_shards
+from data_engine.quality.checks import Limits, contamination, duplicates, filtered
+from data_engine.quality.clean import examined, main
+from data_engine.quality.groups import equal_groups, joined_groups
+from data_engine.quality.perceptual import near_pairs, near_pairs_reference, perceptual_hash
+from data_engine.quality.survey import Surveyed
+from data_engine.quality.texts import overlap, sample_text, shingles, similar_texts, without_thinking, word_runs
+from mmzoo.errors import InputError
+
+QUESTION = "how many white aeroplanes stand on the long grey apron beside the second terminal of the airport today"
+
+
+def text(key, words, **fields):
+    return Surveyed(key, key, text=words, **fields)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 8), st.integers(0, 2**32), st.data())
+def test_near_pairs_are_those_of_comparing_all(limit, seed, data):
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 2**64, 12, np.uint64, endpoint=False)
+    copies = hashes.copy()
+    for row in range(len(copies)):  # 0 to 10 bits anywhere, so that all sides of the limit occur
+        for place in data.draw(st.sets(st.integers(0, 63), max_size=10)):
+            copies[row] ^= np.uint64(1) << np.uint64(place)
+    assert near_pairs(hashes, copies, limit) == near_pairs_reference(hashes, copies, limit)
+
+
+def test_groups():
+    assert equal_groups(["a", None, "b", "a", None]) == [[0, 3]]
+    assert joined_groups([(4, 1), (2, 3), (1, 0)]) == [[0, 1, 4], [2, 3]]
+
+
+def test_a_look_survives_size_and_light_but_not_another_picture(pixels):
+    one, other = pixels(1, 96, 128), pixels(2, 96, 128)
+    darker = (pixels(1, 48, 64) * 0.8).astype(np.uint8)
+    apart = (perceptual_hash(one) ^ perceptual_hash(darker)).bit_count()
+    assert apart <= 6 < (perceptual_hash(one) ^ perceptual_hash(other)).bit_count()
+
+
+def test_similar_texts_are_exactly_those_over_the_threshold():
+    near = QUESTION.replace("today", "now")
+    far = "a field of wheat seen from above in early summer with two tractors and a barn"
+    texts = [QUESTION, far, near, "", QUESTION.upper() + "!", ""]
+    pairs = similar_texts(texts, 0.7)
+    wanted = {(one, two) for one in range(6) for two in range(one + 1, 6)}
+    wanted = {(one, two) for one, two in wanted if overlap(shingles(texts[one]), shingles(texts[two])) >= 0.7}
+    assert set(pairs) == wanted == {(0, 2), (0, 4), (2, 4)}
+
+
+def test_runs_of_words():
+    assert word_runs("One, two three", 2) == {"one two", "two three"}
+    assert word_runs("One", 13) == {"one"}
+    assert word_runs("... !", 13) == set()
+
+
+def test_text_of_a_record():
+    meta = {"caption": " a ", "conversation": [{"role": "user", "text": "<image>\nWhere?"}, {"text": "Here."}]}
+    assert sample_text(meta) == "a\nWhere?\nHere."
+
+
+def test_thinking_is_removed_and_half_a_tag_is_refused():
+    assert without_thinking("<think>so\nand so</think>\nFour. <THINK></THINK>Yes") == "Four. Yes"
+    assert without_thinking("no tags <b>") == "no tags <b>"
+    for odd in ("<think>never ends", "ends</think> only", "<think>a<think>b</think>c</think>"):
+        with pytest.raises(ValueError, match="other half"):
+            without_thinking(odd)
+
+
+def test_the_strictest_check_names_a_copy_and_the_first_stays():
+    samples = [
+        Surveyed("a", "a", "f1", "p1", 0, 9, 9),
+        Surveyed("b", "b", "f2", "p1", 0, 9, 9),
+        Surveyed("c", "c", "f1", "p1", 0, 9, 9),
+        Surveyed("d", "d", "f3", "p3", 0b111111, 9, 9),
+        Surveyed("e", "e", "f1", "p1", 0, 9, 9, text="the same picture under another question"),
+        Surveyed("f", "f", "f4", "p4", 2**40 - 1, 9, 9),
+    ]
+    found = {(samples[removal.row].key, removal.check) for removal in duplicates(samples, Limits())}
+    assert found == {("b", "same pixels"), ("c", "same file"), ("d", "similar picture")}
+    assert {removal.row for removal in duplicates(samples, Limits(look_distance=5))} == {1, 2}
+
+
+def test_texts_are_copies_only_without_pictures():
+    samples = [text("a", QUESTION), text("b", QUESTION), text("c", QUESTION + " please")]
+    assert [removal.check for removal in duplicates(samples, Limits())] == ["same text", "similar text"]
+    shown = [text(str(row), QUESTION, file_hash=str(row), look=row * (2**60 // 7)) for row in range(3)]
+    assert list(duplicates(shown, Limits(look_distance=0))) == []
+
+
+def test_words_of_a_test_set_are_found_within_longer_texts():
+    held = [text("q", QUESTION), text("short", "what colour")]
+    samples = [
+        text("contains", "Please tell me: " + QUESTION.title() + "? Thank you."),
+        text("half", " ".join(QUESTION.split()[:10]) + " and something else altogether that nobody has asked before"),
+        text("short", "What colour?"),
+        text("longer", "what colour is it"),
+    ]
+    found = list(contamination(samples, "exam", held, Limits()))
+    assert [(removal.row, removal.why) for removal in found] == [(0, "100% of q of exam"), (2, "100% of short of exam")]
+
+
+def test_the_share_decides():
+    runs = len(word_runs(QUESTION, 13))
+    cut = " ".join(QUESTION.split()[1:])  # all runs but the first
+    share = (runs - 1) / runs
+    for limit, hits in ((share, 1), (share + 0.01, 0)):
+        assert (
+            len(list(contamination([text("a", cut)], "exam", [text("q", QUESTION)], Limits(eval_overlap=limit))))
+            == hits
+        )
+
+
+def test_filters():
+    samples = [
+        Surveyed("ok", "ok", "f", "p", 1, 100, 60, "12345"),
+        Surveyed("small", "", "g", "q", 2, 100, 40, "12345"),
+        Surveyed("long", "", "h", "r", 3, 301, 100, "12345"),
+        text("terse", "1234"),
+        text("wordy", "1" * 11),
+        Surveyed("bad", "bad", broken="cannot be decoded"),
+    ]
+    limits = Limits(min_side=60, max_aspect=3, min_text=5, max_text=10)
+    checks = [(removal.row, removal.check) for removal in filtered(samples, limits)]
+    assert checks == [(1, "min-side"), (2, "max-aspect"), (3, "min-text"), (4, "max-text"), (5, "broken")]
+
+
+def test_a_copy_of_what_goes_anyway_stays():
+    samples = [text("a", "x" * 20), text("b", "x" * 20)]
+    assert len(examined(samples, {}, Limits())) == 1
+    small = [Surveyed("a", "a", "f", "p", 1, 5, 5), Surveyed("b", "b", "g", "p", 1, 50, 50)]
+    removed = examined(small, {}, Limits(min_side=10, look_distance=0))
+    assert [(removal.row, removal.check) for removal in removed] == [(0, "min-side")]
+
+
+def scene(seed):
+    """A picture with structure at all the frequencies that the hash looks at, as photographs have."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC))
+
+
+def test_the_command(tmp_path, encoded, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(encoded(scene(number), "PNG"))
+    (folder / "copy.jpg").write_bytes(encoded(scene(2), "JPEG", quality=60))
+    exam = tmp_path / "exam"
+    exam.mkdir()
+    (exam / "other.jpg").write_bytes(encoded(scene(3), "JPEG", quality=60))
+    for source in (folder, exam):
+        build_image_shards(BuildSettings(source, tmp_path / f"{source.name}-shards", val_fraction=0))
+    arguments = [
+        str(tmp_path / "photos-shards"),
+        "--against",
+        str(tmp_path / "exam-shards"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert main([*arguments, "--json"], "clean") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["by_check"] == {"picture of an evaluation set": 1, "similar picture": 1}
+    rows = [json.loads(line) for line in (tmp_path / "out" / "removed.jsonl").read_text().splitlines()]
+    assert "3.png" in {row["path"] for row in rows}
+    assert len({row["path"] for row in rows} & {"2.png", "copy.jpg"}) == 1
+    assert "| similar picture | 1 |" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(InputError, match="is not empty"):
+        main(arguments, "clean")
+    with pytest.raises(InputError, match="--eval-overlap must be"):
+        main([*arguments, "--eval-overlap", "7"], "clean")

@@ -22,6 +22,7 @@ BENCHES = (
     "experts",
     "crossearth_encoder",
     "trainer",
+    "scene_inference",
 )
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"
 

@@ -24,7 +24,7 @@ from geospatial.crossearth_sar.segment import main, map_files
 from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
 from geospatial.raster import Raster, RasterSettings
 from geospatial.scene_inference import reference
-from geospatial.scene_layers import classes_layer
+from geospatial.scene_layers import classes_layer, first_largest
 from geospatial.scene_tiles import Blend
 from mmzoo.errors import InputError
 from mmzoo.hub.save import save_model
@@ -264,6 +264,11 @@ def test_more_classes_than_a_byte_holds_are_refused():
     with pytest.raises(InputError, match="fewer than 255"):
         classes_layer([str(number) for number in range(255)])
     assert classes_layer([str(number) for number in range(254)]).nodata == IGNORE
+
+
+def test_the_first_of_the_largest_is_the_class():
+    values = torch.randint(0, 4, (7, 50, 60)).float()
+    torch.testing.assert_close(first_largest(values).long(), torch.from_numpy(values.numpy().argmax(0)))
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(scene, model, tmp_path, monkeypatch, capsys):

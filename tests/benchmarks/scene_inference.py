@@ -63,7 +63,9 @@ class CheapModel:
 
 
 def write_scene(path: Path, height: int, width: int, options: dict[str, Any], empty: bool = False) -> Path:
-    """Two bands of speckle (float32 amplitudes); `empty`: a sparse file, of which only the size counts."""
+    """Two bands of float32 amplitudes, speckle on a checkerboard of bright and dark areas, so that the map has areas as
+    maps do; `empty`: a sparse file, of which only the size counts.
+    """
     random = np.random.default_rng(0)
     place = {"crs": "EPSG:32633", "transform": from_origin(500000, 5000000, 10, 10)}
     size = {"count": 2, "height": height, "width": width, "dtype": "float32", "SPARSE_OK": "TRUE"}
@@ -71,7 +73,9 @@ def write_scene(path: Path, height: int, width: int, options: dict[str, Any], em
         file.update_tags(domain="amplitude")
         for top in range(0, 0 if empty else height, 512):
             rows = min(512, height - top)
-            values = random.rayleigh(1, (2, rows, width)).astype(np.float32)
+            values = random.rayleigh(0.1, (2, rows, width)).astype(np.float32)
+            areas = np.add.outer(np.arange(top, top + rows) // 230, np.arange(width) // 310) % 2
+            values += np.stack([areas, 1 - areas]).astype(np.float32)
             file.write(values, window=Window(0, top, width, rows))
     return path
 

@@ -74,10 +74,8 @@ def _systems(crs: CRS | None) -> list[tuple[str, int, str, int, str]]:
         4326: ("WGS 84", 4326, "EPSG", 4326, degrees.to_wkt()),
     }
     if crs is not None:
-        code = crs.to_authority()
-        number = _number_of(crs)
-        known = number != OWN and code is not None
-        name, organization = (":".join(code), code[0]) if known else ("of the map", "NONE")
+        code, number = crs.to_authority(), _number_of(crs)
+        name, organization = ("of the map", "NONE") if code is None or number == OWN else (":".join(code), code[0])
         found.setdefault(number, (name, number, organization, number, crs.to_wkt()))
     return list(found.values())
 

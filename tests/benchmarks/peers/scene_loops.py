@@ -29,7 +29,7 @@ def plain_windows(path: Path, blend: Blend, batch: int) -> Iterator[Batch]:
 
 
 def torchgeo_windows(path: Path, blend: Blend, batch: int) -> Iterator[Batch]:
-    """Tiles by TorchGeo's RasterDataset and GridGeoSampler; the last of a row may reach beyond the scene (filled)."""
+    """Tiles by TorchGeo's RasterDataset and GridGeoSampler; tiles begin below, and may reach beyond the scene."""
     from torch.utils.data import DataLoader
     from torchgeo.datasets import RasterDataset, stack_samples
     from torchgeo.samplers import GridGeoSampler
@@ -66,10 +66,12 @@ def whole_scene_map(path: Path, target: Path, blend: Blend, model: Any, tiles: I
     for values, places in tiles:
         answers = model.predict(values, torch.ones_like(values[:, 0], dtype=torch.bool)).numpy()
         for answer, (top, left) in zip(answers, places, strict=True):
-            sides = [_side(inner, start, length, blend) for start, length in ((top, height), (left, width))]
-            weight = np.outer(*sides).astype(np.float32)
-            place = slice(top, top + len(sides[0])), slice(left, left + len(sides[1]))
-            sums[:, place[0], place[1]] += answer[:, : len(sides[0]), : len(sides[1])] * weight
+            down, across = (_side(inner, top, height, blend), _side(inner, left, width, blend))
+            weight = np.outer(down, across).astype(np.float32)
+            rows, columns = max(0, -top), max(0, -left)
+            place = slice(top + rows, top + rows + len(down)), slice(left + columns, left + columns + len(across))
+            known = answer[:, rows : rows + len(down), columns : columns + len(across)]
+            sums[:, place[0], place[1]] += known * weight
             total[place] += weight
     classes = (sums / total).argmax(0).astype(np.uint8)
     plain = target.with_suffix(".plain.tif")
@@ -85,8 +87,8 @@ def whole_scene_map(path: Path, target: Path, blend: Blend, model: Any, tiles: I
 def _side(inner: np.ndarray, start: int, length: int, blend: Blend) -> np.ndarray:
     """Weights along one side: no fading at the edges of the scene, nothing beyond them."""
     weights = inner.copy()
-    if start == 0:
-        weights[: blend.overlap] = 1
+    if start <= 0:
+        weights[: blend.overlap - start] = 1
     if start + blend.crop >= length:
         weights[blend.crop - blend.overlap :] = 1
-    return weights[: length - start]
+    return weights[max(0, -start) : length - start]

@@ -149,14 +149,17 @@ class Raster:
         with rasterio_faults(self.path):
             stored = self._file.read(bands, window=area)
             masks = self._file.read_masks(bands, window=area) if self._has_masks else None
+        plain = stored.dtype == np.float32 and not self.is_scaled
         valid = np.isfinite(stored).all(0)
         if masks is not None:
             valid &= (masks != 0).all(0)
         elif isinstance(self.settings.nodata, int | float) and not math.isnan(self.settings.nodata):
             valid &= (stored != self.settings.nodata).all(0)
         values = self._in_domain(stored)
-        valid &= np.isfinite(values).all(0)  # float64 reaches further than float32
-        values[:, ~valid] = 0  # NaN would spread through the first convolution
+        if not plain:
+            valid &= np.isfinite(values).all(0)  # float64 reaches further than float32
+        if not valid.all():
+            values[:, ~valid] = 0  # NaN would spread through the first convolution
         return Pixels(values, valid)
 
     @property
@@ -176,7 +179,7 @@ class Raster:
             if self._complex:
                 stored = np.abs(stored)
                 stored = stored**2 if self.settings.complex_as == "intensity" else stored
-            return stored.astype(np.float32)
+            return stored.astype(np.float32, copy=False)
 
     @property
     def is_scaled(self) -> bool:

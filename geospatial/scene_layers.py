@@ -42,7 +42,7 @@ def classes_layer(names: Sequence[str], overviews: str = "mode") -> Layer:
     count = len(names)
     if count >= IGNORE:
         raise InputError(f"the model has {count} classes; a map holds fewer than {IGNORE}, its nodata value")
-    return Layer("classes", ("class",), "uint8", IGNORE, overviews, lambda values: values[:count].argmax(0)[None])
+    return Layer("classes", ("class",), "uint8", IGNORE, overviews, lambda values: first_largest(values[:count])[None])
 
 
 def confidence_layer(classes: int) -> Layer:
@@ -72,6 +72,17 @@ def descriptors_layer(first: int, names: Sequence[str]) -> Layer:
     """The descriptors that the routers were given, float32."""
     last = first + len(names)
     return Layer("descriptors", tuple(names), "float32", float("nan"), "average", lambda values: values[first:last])
+
+
+def first_largest(values: Tensor) -> Tensor:
+    """Number (n, W), uint8, of the first largest of up to 256 channels (K, n, W): `argmax`, ten times faster on a CPU,
+    where that walks along the channels of each pixel. Where there is NaN, any.
+    """
+    best, number = values[0].clone(), torch.zeros(values.shape[1:], dtype=torch.uint8, device=values.device)
+    for channel in range(1, len(values)):
+        number.masked_fill_(values[channel] > best, channel)
+        torch.maximum(best, values[channel], out=best)
+    return number
 
 
 def percent(shares: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The areas of one class in a map as polygons, in a GeoJSON file.
+"""The areas of one class in a map as polygons, in a GeoJSON file or a GeoPackage, which keeps the CRS of the map.
 
 GeoJSON knows longitude and latitude only (RFC 7946), so a map with a CRS is brought there; one without keeps its own
 coordinates, which the file says. Memory grows with the number of areas, not with the map.
@@ -10,19 +10,20 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import rasterio
 from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
+from geospatial.geopackage import write_geopackage
 from geospatial.raster import rasterio_faults
 from geospatial.scene_place import LONGITUDE_LATITUDE
 from mmzoo.durable_files import refused_writes_named, replacing
 from mmzoo.errors import InputError
 
 AT_ONCE = 1000  #: polygons that are brought to other coordinates together
-FORMATS = ("geojson",)
+FORMATS = ("geojson", "gpkg")
 
 
 def polygon_file(target: Path, given: str) -> Path:
@@ -41,29 +42,38 @@ def write_polygons(target: Path, given: str, names: Sequence[str]) -> Path:
         rasterio.open(target) as file,
         refused_writes_named(path),
         replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8") as stream,
     ):
-        _write_collection(stream, file, names)
+        if path.suffix.lower() == ".gpkg":
+            areas = ((shape, number, names[number]) for shape, number in _areas(file, names))
+            write_geopackage(temporary, areas, file.crs)
+        else:
+            _write_collection(temporary, file, names)
     return path
 
 
-def _write_collection(stream: TextIO, file: Any, names: Sequence[str]) -> None:
+def _areas(file: Any, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Outlines of the areas, in the coordinates of the map, and their class; not of what has none."""
+    found = ((shape, int(value)) for shape, value in shapes(rasterio.band(file, 1), transform=file.transform))
+    return (area for area in found if area[1] < len(names))
+
+
+def _write_collection(path: Path, file: Any, names: Sequence[str]) -> None:
     note = "" if file.crs is not None else '"note": "the map has no CRS: columns and rows of its grid", '
-    stream.write('{"type": "FeatureCollection", ' + note + '"features": [')
-    between = "\n"
-    for feature in _features(file, names):
-        stream.write(between + json.dumps(feature))
-        between = ",\n"
-    stream.write("\n]}\n")
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write('{"type": "FeatureCollection", ' + note + '"features": [')
+        between = "\n"
+        for feature in _features(file, names):
+            stream.write(between + json.dumps(feature))
+            between = ",\n"
+        stream.write("\n]}\n")
 
 
 def _features(file: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    found = ((shape, int(value)) for shape, value in shapes(rasterio.band(file, 1), transform=file.transform))
-    of_classes = (area for area in found if area[1] < len(names))
-    while areas := list(islice(of_classes, AT_ONCE)):
-        outlines: Any = [shape for shape, _ in areas]
+    areas = _areas(file, names)
+    while some := list(islice(areas, AT_ONCE)):
+        outlines: Any = [shape for shape, _ in some]
         if file.crs is not None:
             outlines = transform_geom(file.crs, LONGITUDE_LATITUDE, outlines)
-        for outline, (_, number) in zip(outlines, areas, strict=True):
+        for outline, (_, number) in zip(outlines, some, strict=True):
             properties = {"class": number, "name": names[number]}
             yield {"type": "Feature", "properties": properties, "geometry": dict(outline)}

@@ -67,7 +67,11 @@ def _add_extras(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--probabilities", action="store_true", help="MAP_probabilities.tif: of each class, per cent")
     group.add_argument("--experts", action="store_true", help="MAP_experts.tif: use of each expert, per cent")
     group.add_argument("--descriptors", action="store_true", help="MAP_descriptors.tif: what the routers were given")
-    group.add_argument("--polygons", metavar="FILE", help="areas as polygons: x.geojson, or geojson for beside the map")
+    group.add_argument(
+        "--polygons",
+        metavar="FILE",
+        help="areas as polygons: x.geojson, x.gpkg, or geojson, gpkg for a file beside the map",
+    )
     group.add_argument("--stac", action="store_true", help="MAP.json: a STAC item")
     group.add_argument("--datetime", help="when the scene was taken, for --stac (default: what the raster says)")
     group.add_argument("--overviews", choices=("mode", "nearest"), default="mode", help="of the class map")
@@ -138,7 +142,9 @@ def main(argv: list[str], prog: str) -> int:
         from geospatial.scene_polygons import polygon_file
 
         if len({polygon_file(target, given.polygons) for target in maps}) < len(maps):
-            raise InputError(f"--polygons {given.polygons} is one file, and there are {len(maps)} scenes. Give geojson")
+            raise InputError(
+                f"--polygons {given.polygons} is one file, and there are {len(maps)} scenes. Give geojson or gpkg"
+            )
     from geospatial.crossearth_sar.pseudo_label import weights_digest
     from geospatial.crossearth_sar.scene_model import TileSegmenter
     from geospatial.crossearth_sar.segmenters import OwnSegmenter, load_segmenters

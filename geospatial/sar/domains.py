@@ -99,10 +99,8 @@ def check_domain(values: Tensor, domain: str, valid: Tensor | None = None) -> No
     """
     check_name(domain)
     refuse_complex(values)
-    usable = torch.isfinite(values)
-    usable = usable if valid is None else usable & valid
-    least = torch.where(usable, values, math.inf).amin().item() if values.numel() else math.inf
-    most = torch.where(usable, values, -math.inf).amax().item() if values.numel() else -math.inf
+    usable = torch.isfinite(values) if valid is None else torch.isfinite(values) & valid
+    least, most = _range(values, usable)
     if least > most:
         return
     if domain == "db":
@@ -113,6 +111,16 @@ def check_domain(values: Tensor, domain: str, valid: Tensor | None = None) -> No
         _check_linear(least, most, domain)
     if least < 0 and domain in MOST:
         _check_negative(values[usable].float(), domain)
+
+
+def _range(values: Tensor, usable: Tensor) -> tuple[float, float]:
+    """Least and largest usable value, inf and -inf where there is none."""
+    if not values.numel():
+        return math.inf, -math.inf
+    if usable.all():  # one pass instead of four
+        least, most = values.aminmax()
+        return least.item(), most.item()
+    return torch.where(usable, values, math.inf).amin().item(), torch.where(usable, values, -math.inf).amax().item()
 
 
 def _check_linear(least: float, most: float, domain: str) -> None:

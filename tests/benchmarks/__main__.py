@@ -24,6 +24,7 @@ BENCHES = (
     "confusion",
     "trainer",
     "packing",
+    "scene_inference",
 )
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sqlite3
+import struct
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,8 @@ from geospatial.crossearth_sar.segment import main, map_files
 from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
 from geospatial.raster import Raster, RasterSettings
 from geospatial.scene_inference import reference
-from geospatial.scene_layers import classes_layer
+from geospatial.scene_layers import classes_layer, first_largest
+from geospatial.scene_polygons import write_polygons
 from geospatial.scene_tiles import Blend
 from mmzoo.errors import InputError
 from mmzoo.hub.save import save_model
@@ -139,6 +143,38 @@ def test_polygons_and_the_stac_item_agree_with_the_map(everything):
     assert item["properties"]["proj:code"] == "EPSG:32633"
     assert [each["name"] for each in item["assets"]["classes"]["classification:classes"]] == NAMES
     assert all(everything.with_name(asset["href"]).is_file() for asset in item["assets"].values())
+
+
+def test_a_geopackage_holds_the_areas_of_the_map(everything):
+    """Read back by the tables that the standard prescribes, areas by the shoelace formula."""
+    path = write_polygons(everything, "gpkg", NAMES)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA application_id").fetchone() == (0x47504B47,)
+        assert database.execute("SELECT srs_id FROM gpkg_geometry_columns").fetchall() == [(32633,)]
+        rows = database.execute("SELECT geom, class, name FROM areas").fetchall()
+        extent = database.execute("SELECT min_x, min_y, max_x, max_y FROM gpkg_contents").fetchone()
+    with rasterio.open(everything) as file:
+        classes, bounds = file.read(1), file.bounds
+    assert extent == tuple(bounds)
+    pixels = dict.fromkeys(range(3), 0.0)
+    for blob, number, name in rows:
+        assert name == NAMES[number]
+        pixels[number] += area_of(blob) / 100
+    assert pixels == {number: pytest.approx((classes == number).sum()) for number in range(3)}
+
+
+def area_of(blob: bytes) -> float:
+    """Of a polygon with holes, in square metres."""
+    assert blob[:4] == b"GP\x00\x03"
+    rings, place = struct.unpack_from("<I", blob, 45)[0], 49
+    areas = []
+    for _ in range(rings):
+        count = struct.unpack_from("<I", blob, place)[0]
+        x, y = np.frombuffer(blob, "<f8", 2 * count, place + 4).reshape(-1, 2).T - [[5e5], [5e6]]
+        areas.append(abs((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2)
+        place += 4 + 16 * count
+    assert place == len(blob)
+    return areas[0] - sum(areas[1:])
 
 
 def nodata_cases() -> dict:
@@ -264,6 +300,11 @@ def test_more_classes_than_a_byte_holds_are_refused():
     with pytest.raises(InputError, match="fewer than 255"):
         classes_layer([str(number) for number in range(255)])
     assert classes_layer([str(number) for number in range(254)]).nodata == IGNORE
+
+
+def test_the_first_of_the_largest_is_the_class():
+    values = torch.randint(0, 4, (7, 50, 60)).float()
+    torch.testing.assert_close(first_largest(values).long(), torch.from_numpy(values.numpy().argmax(0)))
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(scene, model, tmp_path, monkeypatch, capsys):

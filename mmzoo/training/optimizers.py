@@ -31,8 +31,9 @@ class OptimizerSettings:
     eps: float = 1e-8
     weight_decay: float = 0.0  #: of matrices and kernels; biases, norms and embeddings are left out
     warmup_steps: int = 0  #: linear from lr / warmup_steps
-    schedule: Literal["constant", "cosine", "linear"] = "constant"  #: after the warm-up, over the trainer's max_steps
-    final_lr_ratio: float = 0.0  #: of cosine and linear, relative to lr
+    schedule: Literal["constant", "cosine", "linear", "poly"] = "constant"  #: after the warm-up, over max_steps
+    final_lr_ratio: float = 0.0  #: of all but constant, relative to lr
+    poly_power: float = 0.9  #: of poly: (1 - progress) ** poly_power; 1 is linear
     fused: bool = False  #: the whole update in one kernel; rounds otherwise than the plain one
 
 
@@ -61,10 +62,16 @@ def learning_rate_factor(settings: OptimizerSettings, total_steps: int) -> Calla
         if settings.schedule == "constant":
             return 1.0
         progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        falling = 1 - progress if settings.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
-        return floor + (1 - floor) * falling
+        return floor + (1 - floor) * _falling(settings, progress)
 
     return factor
+
+
+def _falling(settings: OptimizerSettings, progress: float) -> float:
+    """From 1 at progress 0 to 0 at progress 1."""
+    if settings.schedule == "cosine":
+        return (1 + math.cos(math.pi * progress)) / 2
+    return (1 - progress) ** (settings.poly_power if settings.schedule == "poly" else 1.0)
 
 
 class Schedule(LambdaLR):
@@ -91,6 +98,8 @@ def build_optimizer(module: nn.Module, settings: OptimizerSettings, max_steps: i
     """What `configure_optimizers` returns. `max_steps`: the trainer's, -1 for none (then only `constant` works)."""
     if settings.schedule != "constant" and max_steps < 1:
         raise InputError(f"the schedule {settings.schedule!r} needs the number of steps. Set trainer.max_steps.")
+    if settings.schedule == "poly" and not settings.poly_power > 0:  # 0 would be constant, below 0 grows without end
+        raise InputError(f"optimizer.poly_power is {settings.poly_power}. Give a number above 0; 0.9 is usual.")
     groups = parameter_groups(module, settings.weight_decay)
     if not groups:
         raise InputError(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from geospatial.class_masks import IGNORE
 from geospatial.confusion import class_ious, confusion_matrix, confusion_matrix_reference, scores
@@ -25,13 +25,21 @@ def test_it_is_the_definition_and_adds_up(seed, classes, pixels):
     np.testing.assert_array_equal(whole, sum(parts))
 
 
-def test_miou_is_that_of_torchmetrics():
+@pytest.mark.parametrize("labelled", [[0, 1, 2, 3], [0, 2]], ids=["all classes", "1 and 3 in no label"])
+@pytest.mark.parametrize("predicted", [[0, 1, 2, 3], [0, 1], [2]], ids=["all classes", "1 invented", "constant"])
+def test_matrix_and_ious_are_those_of_torchmetrics(labelled, predicted):
+    """Class 3 is absent from both in some, class 1 only predicted: no IoU and left out, and an IoU of 0."""
     random = np.random.default_rng(0)
-    labels = random.choice([0, 1, 2, 3, IGNORE], (2, 40, 50)).astype(np.uint8)
-    predictions = random.integers(0, 4, (2, 40, 50)).astype(np.uint8)
-    theirs = MulticlassJaccardIndex(4, average="macro", ignore_index=IGNORE)
-    expected = theirs(torch.from_numpy(predictions).int(), torch.from_numpy(labels).int())
-    assert scores(confusion_matrix(labels, predictions, 4), "abcd")["miou"] == pytest.approx(expected.item())
+    labels = random.choice([*labelled, IGNORE], (2, 40, 50)).astype(np.uint8)
+    predictions = random.choice(predicted, (2, 40, 50)).astype(np.uint8)
+    pair = torch.from_numpy(predictions).int(), torch.from_numpy(labels).int()
+    matrix = confusion_matrix(labels, predictions, 4)
+    np.testing.assert_array_equal(matrix, MulticlassConfusionMatrix(4, ignore_index=IGNORE)(*pair).numpy())
+    # They write 0 where a class is absent, and leave it out of their mean as well.
+    each = MulticlassJaccardIndex(4, average="none", ignore_index=IGNORE)(*pair).numpy()
+    np.testing.assert_allclose(np.nan_to_num(class_ious(matrix)), each, rtol=1e-6)
+    whole = MulticlassJaccardIndex(4, average="macro", ignore_index=IGNORE)(*pair)
+    assert scores(matrix, "abcd")["miou"] == pytest.approx(whole.item())
 
 
 def test_absent_classes_do_not_count_and_invented_ones_do():

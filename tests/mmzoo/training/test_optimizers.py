@@ -38,6 +38,19 @@ def test_schedules_warm_up_and_end_at_the_last_step():
     assert learning_rate_factor(OptimizerSettings(), -1)(10**6) == 1.0
 
 
+def test_poly_is_a_power_of_what_is_left_after_the_warm_up():
+    factor = learning_rate_factor(OptimizerSettings(schedule="poly", warmup_steps=4, final_lr_ratio=0.1), 20)
+    assert [factor(0), factor(3), factor(4)] == [0.25, 1.0, 1.0]
+    assert factor(12) == pytest.approx(0.1 + 0.9 * 0.5**0.9)
+    assert [factor(20), factor(100)] == pytest.approx([0.1, 0.1])
+    peer = torch.optim.lr_scheduler.PolynomialLR(torch.optim.SGD([nn.Parameter(torch.ones(1))], 1.0), 10, power=0.9)
+    plain = learning_rate_factor(OptimizerSettings(schedule="poly"), 10)
+    for number in range(11):
+        assert plain(number) == pytest.approx(peer.get_last_lr()[0], abs=1e-12)
+        peer.optimizer.step()
+        peer.step()
+
+
 def step(parts, net):
     net[1](torch.ones(4)).sum().backward()
     parts["optimizer"].step()
@@ -62,5 +75,7 @@ def test_a_resumed_schedule_keeps_the_options_of_the_new_config():
 def test_mistakes_are_named():
     with pytest.raises(InputError, match=r"Set trainer\.max_steps"):
         build_optimizer(network(), OptimizerSettings(schedule="cosine"), -1)
+    with pytest.raises(InputError, match="poly_power is 0"):
+        build_optimizer(network(), OptimizerSettings(schedule="poly", poly_power=0.0), 10)
     with pytest.raises(InputError, match="no trainable parameters"):
         build_optimizer(network().requires_grad_(False), OptimizerSettings(), 1)

@@ -28,7 +28,7 @@ help:
 	@echo "make test-slow             the long runs: ten random kills and what else is marked slow"
 	@echo "make check                 ruff, pyright, import contracts"
 	@echo "make bench                 ours against its peers, interleaved; figures in runs/bench (BENCH=startup: one of them)"
-	@echo "make results IMAGES=folder the learning studies on labelled photographs, resumable; docs/results"
+	@echo "make results IMAGES=folder SAR=folder  the learning studies on photographs, on radar pictures; resumable; docs/results"
 	@echo "make bench-env             peers that need an environment of their own, for make bench: litdata, MosaicML streaming"
 	@echo "make wheel                 dist/*.whl"
 
@@ -73,10 +73,11 @@ $(BENCH_STAMP): $(STAMP) $(PEERS)
 	@$(UV) pip install -q --python $(BENCH_VENV)/bin/python --no-deps -r $(PEERS)
 	@touch $@
 
-# A long grid of short trainings; what is done is kept, so it may be stopped and started again.
+# Long grids of short trainings; what is done is kept, so they may be stopped and started again.
 results: $(STAMP)
-	@test -n "$(IMAGES)" || { echo "name the labelled photographs: make results IMAGES=folder"; exit 2; }
-	@$(BIN)/python -m eval_suites.studies evotok_small --images "$(IMAGES)" --report docs/results/evotok_small
+	@test -n "$(IMAGES)$(SAR)" || { echo "name the labelled photographs, the radar pictures, or both: make results IMAGES=folder SAR=folder"; exit 2; }
+	@test -z "$(IMAGES)" || $(BIN)/python -m eval_suites.studies evotok_small --images "$(IMAGES)" --report docs/results/evotok_small
+	@test -z "$(SAR)" || $(BIN)/python -m eval_suites.studies crossearth_sar_small --data "$(SAR)" --report docs/results/crossearth_sar_small
 
 wheel: $(STAMP)
 	@$(UV) build --wheel --python $(BIN)/python

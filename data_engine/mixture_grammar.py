@@ -198,7 +198,8 @@ def _one_way(where: str, ways: Sequence[How | None], labels: Sequence[str], temp
         raise InputError(
             f"{where}.parts mixes {' and '.join(sorted(said))}. Use one way, or nest a mixture of the other"
         )
-    way = said.pop() if said else ("weight" if tempered else "epochs")
+    unsaid: How = "weight" if tempered else "epochs"
+    way = said.pop() if said else unsaid
     if way != "epochs" and not tempered and None in ways:
         raise InputError(f"{where}.parts: {labels[ways.index(None)]!r} has no {way}, others have. Give one to each")
     return way

@@ -23,6 +23,7 @@ BENCHES = (
     "crossearth_encoder",
     "trainer",
     "packing",
+    "mixed_loader",
 )
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"
 

@@ -193,12 +193,13 @@ def _positive(where: str, value: Any) -> Fraction:
 
 def _one_way(where: str, ways: Sequence[How | None], labels: Sequence[str], tempered: bool) -> How:
     """How the parts of a node are weighed; parts that say nothing count once, under a temperature with weight 1."""
-    said = {way for way in ways if way is not None}
+    said: set[How] = {way for way in ways if way is not None}
     if len(said) > 1:
         raise InputError(
             f"{where}.parts mixes {' and '.join(sorted(said))}. Use one way, or nest a mixture of the other"
         )
-    way = said.pop() if said else ("weight" if tempered else "epochs")
+    unsaid: How = "weight" if tempered else "epochs"
+    way: How = said.pop() if said else unsaid
     if way != "epochs" and not tempered and None in ways:
         raise InputError(f"{where}.parts: {labels[ways.index(None)]!r} has no {way}, others have. Give one to each")
     return way

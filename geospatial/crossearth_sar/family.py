@@ -53,6 +53,7 @@ family = Family(
         ),
     },
     demo="geospatial.crossearth_sar.demo:main",
+    suites=("sar_segmentation",),
     variants={"tiny": TINY, "tiny-demo": TINY_DEMO, "S": S, "B": B, "L": L},
 )
 

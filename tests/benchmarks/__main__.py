@@ -25,6 +25,7 @@ BENCHES = (
     "trainer",
     "packing",
     "scene_inference",
+    "mixed_loader",
 )
 FOLDER = Path(__file__).parents[2] / "runs" / "bench"
 

@@ -242,3 +242,26 @@ def test_mistakes_are_named(pool, tmp_path):
         Packing.read({"capacity": 4, "lengths": VARIED})
     with pytest.raises(InputError, match="Did you mean 'drop'"):
         Packing.read({"capacity": 4, "lengths": VARIED, "over_long": "dropp"})
+
+
+def test_broken_samples_leave_their_packs_shorter_and_every_pack_in_place(exact_shards, spoil, tmp_path):
+    folder = exact_shards(tmp_path / "broken", [6])
+    packing = Packing.read({"capacity": 10, "over_long": "drop", "lengths": VARIED, "window": None})
+    index = MixedIndex.open(read_mixture({"sources": {"a": str(folder)}, "parts": ["a"]}), packing)
+    ledger = index.ledger("all", 3, True, 1)
+    packs = [ledger.rows_at(position)[1] for position in range(len(ledger))]
+    shorter = next(pack for pack in packs if len(pack) > 1)
+    emptied = next(pack for pack in packs if pack is not shorter)
+    broken = {shorter[0], *emptied}
+    spoil(folder, sorted(broken))
+    base = LoaderSettings("", "all", len(packs), 3, budget=tolerant)
+    (whole,) = played(index, base, 1)
+    sizes = [len(set(pack) - broken) for pack in packs]
+    assert whole["pack_starts"].diff().tolist() == sizes
+    sound = [row for pack in packs for row in pack if row not in broken]
+    assert [one.partition("@")[0] for one in whole["sample_ids"]] == [f"a/row-{row:04d}" for row in sound]
+    assert whole["lengths"].tolist() == index.plan.total[sound].tolist()
+    ranks = [next(iter(played(index, replace(base, ranks=len(packs), rank=rank), 1))) for rank in range(len(packs))]
+    assert [len(part["sample_ids"]) for part in ranks] == sizes
+    assert {part["pack_starts"].shape for part in ranks} == {torch.Size([2])}
+    assert len({tuple(part) for part in ranks}) == 1

@@ -158,7 +158,7 @@ def test_the_command_measures_a_saved_model(scenes: Path, tmp_path: Path, capsys
     config = CrossEarthSARConfig(**TINY, class_names=["dark", "bright"], head="linear")
     save_model(CrossEarthSARForSegmentation(config).eval(), tmp_path / "model")
     line = ["eval", "run", "sar_segmentation", "--model", str(tmp_path / "model"), "--data", str(scenes)]
-    assert cli.main([*line, "--out", str(tmp_path / "out"), "--domain", "display8", "--device", "cpu"]) == 0
+    assert cli.main([*line, "--out", str(tmp_path / "out"), "--domain", "display8", "--device", "cpu", "--all"]) == 0
     shown = capsys.readouterr().out
     assert "miou " in shown
     assert "boundary_iou@bright" in shown

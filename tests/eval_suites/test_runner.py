@@ -256,9 +256,9 @@ def test_the_list_shows_what_is_found(capsys):
     assert cli.main(["eval", "list"]) == 0
     assert capsys.readouterr().out.startswith("reconstruction, version ")
     assert cli.main(["eval", "list", "--json"]) == 0
-    (suite,) = json.loads(capsys.readouterr().out)["suites"]
-    assert suite["name"] == "reconstruction"
-    assert "levels" in suite["options"]
+    suites = {suite["name"]: suite for suite in json.loads(capsys.readouterr().out)["suites"]}
+    assert suites.keys() == {"reconstruction", "sar_segmentation"}
+    assert "levels" in suites["reconstruction"]["options"]
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,8 @@ def test_something_of_another_kind_in_the_way_is_one_line(config, tmp_path, capf
     else:
         run.mkdir()
         (run / name).write_text("not a folder")
+    if name:
+        (run / "run.json").write_text("{}")  # so that it is a run folder at all
     assert fit(config, run, "--ckpt_path", "nowhere") == 2
     capfd.readouterr()
     # A fresh start moves what it finds aside; only what it cannot move is refused.
@@ -217,7 +219,7 @@ def test_something_of_another_kind_in_the_way_is_one_line(config, tmp_path, capf
     else:
         assert code == 2
         assert len(told) == 1
-        assert f"the run folder {run} cannot be written" in told[0]
+        assert f"the run folder {run} cannot be read (Not a directory)" in told[0]
 
 
 def test_a_shard_that_vanishes_is_one_line_and_the_run_goes_on_when_it_is_back(config, tmp_path, capfd):

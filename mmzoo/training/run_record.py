@@ -57,7 +57,9 @@ def refuse_foreign(folder: Path) -> None:
         raise InputError(
             f"the run folder {folder} cannot be read ({fault.strerror}). Choose another with --run"
         ) from None
-    if held and not any((folder / mark).exists() for mark in MARKS):
+    # A run that was killed before its record has the dated copy of its config.
+    ours = any((folder / mark).exists() for mark in MARKS) or any(folder.glob("config.*T*.yaml"))
+    if held and not ours:
         raise InputError(
             f"{folder} is not empty and no run folder: it holds {', '.join(held[:3])}{', ...' if held[3:] else ''}. "
             f"Choose a new one with --run"

@@ -14,7 +14,7 @@ from mmzoo.folder_lock import LOCK_FILE, only_writer
 from mmzoo.hub.source import find_source
 from mmzoo.training.ranks import agreed_name, is_first_process
 from mmzoo.training.run_files import RECORD_FILE
-from mmzoo.training.run_record import refuse_foreign
+from mmzoo.training.run_record import refuse_foreign, save_config
 
 
 def test_a_second_training_is_kept_out_until_the_first_is_dead(config, tmp_path, capsys):
@@ -109,6 +109,10 @@ def test_what_a_run_left_makes_a_run_folder(mark, tmp_path):
     (tmp_path / mark).touch()
     refuse_foreign(tmp_path)
     refuse_foreign(tmp_path / "none")
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    save_config(killed, "seed_everything: 0")  # what a start that is killed before its record leaves
+    refuse_foreign(killed)
 
 
 def test_processes_of_a_launcher_agree_on_the_name_of_the_run(monkeypatch):

@@ -15,6 +15,7 @@ from geospatial.crossearth_sar.configuration import CrossEarthSARConfig
 from geospatial.crossearth_sar.scaling import normalized
 from geospatial.crossearth_sar.segmentation_model import CrossEarthSARForSegmentation
 from mmzoo.errors import InputError
+from mmzoo.families import find_families
 from mmzoo.hub.device import usable_device
 from mmzoo.hub.load import from_pretrained
 from mmzoo.hub.quiet import no_progress_bars
@@ -106,8 +107,14 @@ def load_segmenters(
 
 def _loaded(source: str, device: torch.device) -> OwnSegmenter | TransformersSegmenter:
     found = find_source(source)
+    kind = read_model_type(found.folder)
+    entry = find_families().get(str(kind))
+    if entry and kind != CrossEarthSARConfig.model_type:
+        raise InputError(
+            f"{source} is {kind} ({entry.family.task}). Give a segmentation model, such as a run's checkpoint"
+        )
     try:
-        if read_model_type(found.folder) == CrossEarthSARConfig.model_type:
+        if kind == CrossEarthSARConfig.model_type:
             model = from_pretrained(source, quiet=True)
             if not isinstance(model, CrossEarthSARForSegmentation):
                 raise InputError(f"{source} is an encoder alone. Give a segmentation model, such as a run's checkpoint")

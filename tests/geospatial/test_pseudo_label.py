@@ -55,6 +55,8 @@ def folder(tmp_path_factory, raster_at):
         values = random.integers(1, 255, (3, 40, 48)).astype(np.uint8)
         values[:, :4] = 0
         raster_at(root / "pictures" / f"{name}.tif", values, "display8", nodata=0)
+    (root / "tokenizer").mkdir()
+    (root / "tokenizer" / "config.json").write_text('{"model_type": "evotok"}')
     torch.manual_seed(0)
     config = CrossEarthSARConfig(**{**TINY, "class_names": ["land", "water", "ice"], "head": "linear"})
     save_model(CrossEarthSARForSegmentation(config), root / "ours")
@@ -147,6 +149,7 @@ def test_settings_that_labelled_nothing_bind_nobody(folder, tmp_path):
     ("options", "reason"),
     [
         (["--model", "{f}/none"], "there is no model folder"),
+        (["--model", "{f}/tokenizer"], r"tokenizer is evotok \(.*\)\. Give a segmentation model"),
         (["--model", "{f}/ours", "--domain", "db"], "holds db values"),
         (["--model", "{f}/theirs", "--domain", "db"], "sees 8-bit pictures"),
         (["--model", "{f}/ours", "--min-confidence", "50"], "must be in 0 to 1"),

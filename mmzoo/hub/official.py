@@ -106,9 +106,13 @@ def export_main(argv: list[str], prog: str) -> int:
     if out.resolve().parent == folder.resolve():
         raise InputError(f"--out {out} lies in the model folder itself, which it would damage. Name another place.")
     model = from_pretrained(folder)
-    state = load_object(get_family(model.config.model_type).official).to_official(
-        model.state_dict(), model.config, _read_extra(folder)
-    )
+    family = get_family(model.config.model_type)
+    if not isinstance(model, load_object(family.model)):
+        raise InputError(
+            f"{folder} holds a {type(model).__name__}, and the authors' layout is that of {family.model.split(':')[1]}. "
+            f"It is in Hugging Face format already; to publish it: mmzoo models push"
+        )
+    state = load_object(family.official).to_official(model.state_dict(), model.config, _read_extra(folder))
     refuse_nan(state, str(folder))
     with refused_writes_named(out), replacing(out) as temporary:
         _write(state, temporary, out.suffix)

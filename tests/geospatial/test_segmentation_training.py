@@ -17,6 +17,7 @@ from geospatial.segmentation import class_colours, log_loss
 from mmzoo.errors import InputError
 from mmzoo.hub.auto import register_families
 from mmzoo.hub.load import from_pretrained
+from mmzoo.hub.official import export_main
 from mmzoo.hub.save import save_model
 from mmzoo.training.checkpoints import initialise_from
 from mmzoo.training.optimizers import OptimizerSettings
@@ -153,6 +154,8 @@ def test_weights_of_other_classes_are_not_taken_over(tmp_path):
     )
     with pytest.raises(InputError, match="on the classes land, water, this config on water, land"):
         initialise_from(other, tmp_path / "model")
+    with pytest.raises(InputError, match=r"holds a CrossEarthSARForSegmentation, .* that of CrossEarthSARModel"):
+        export_main([str(tmp_path / "model"), "--out", str(tmp_path / "out.safetensors")], "mmzoo models export")
 
 
 def test_a_dense_encoder_becomes_every_expert_and_computes_the_same(tmp_path):

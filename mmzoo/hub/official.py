@@ -109,7 +109,7 @@ def export_main(argv: list[str], prog: str) -> int:
     family = get_family(model.config.model_type)
     if not isinstance(model, load_object(family.model)):
         raise InputError(
-            f"{folder} holds a {type(model).__name__}, and the authors' layout is that of {family.model.split(':')[1]}. "
+            f"{folder} holds a {type(model).__name__}, the authors' layout is that of {family.model.split(':')[1]}. "
             f"It is in Hugging Face format already; to publish it: mmzoo models push"
         )
     state = load_object(family.official).to_official(model.state_dict(), model.config, _read_extra(folder))

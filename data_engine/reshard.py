@@ -129,8 +129,10 @@ def _columns(
 
 
 def _check_leaks(written: _Written, splits: np.ndarray) -> None:
+    if not written.hashes:  # codes: no pictures that could stand in two splits
+        return
     first: dict[str, tuple[str, int]] = {}
-    for (picture, key), split in zip(written.hashes, splits.tolist(), strict=False):
+    for (picture, key), split in zip(written.hashes, splits.tolist(), strict=True):
         other, other_split = first.setdefault(picture, (key, split))
         if other_split != split:
             raise InputError(f"leak: {other} and {key} are one picture in two splits. Leave one out with --without")

@@ -61,14 +61,20 @@ class Pixels(NamedTuple):
 
 
 @contextmanager
-def rasterio_faults(path: Path) -> Iterator[None]:
+def rasterio_faults(path: Path, what: str = "raster") -> Iterator[None]:
     """rasterio's own errors as one line; pictures without coordinates are welcome."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield
     except RasterioError as fault:
-        raise InputError(f"{path} cannot be read as a raster ({fault}). Check it with: rio info {path.name}") from None
+        raise InputError(f"{path} cannot be read as a {what} ({fault}). Check it with: rio info {path.name}") from None
+
+
+def stored_bands(path: Path, what: str) -> np.ndarray:
+    """All bands (C, H, W) of a file as they are stored, no domain asked. InputError: no such `what`, or damaged."""
+    with rasterio_faults(path, what), rasterio.open(path) as opened:
+        return opened.read()
 
 
 class Raster:

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
+from geospatial.raster import stored_bands
 from mmzoo.errors import InputError
 
 TASKS = ("flood", "water")
@@ -49,24 +50,13 @@ def records(data: Path) -> Iterator[Mapping[str, Any]]:
 
 def bands_of(record: Mapping[str, Any], data: Path) -> np.ndarray:
     """float32 (3, H, W) of a pair of pictures, (1, H, W) of a single one; both on the display scale, 0 to 255."""
-    after = read_bands(data / record["image"]).mean(0, dtype=np.float32)
+    after = stored_bands(data / record["image"], "picture").mean(0, dtype=np.float32)
     if "image_before" not in record:
         return after[None]
-    before = read_bands(data / record["image_before"]).mean(0, dtype=np.float32)
+    before = stored_bands(data / record["image_before"], "picture").mean(0, dtype=np.float32)
     if before.shape != after.shape:
         raise InputError(f"{record['id']}: the pictures before and after have {before.shape} and {after.shape} px.")
     return np.stack([before, after, 128 + (after - before) / 2])
-
-
-def read_bands(file: Path) -> np.ndarray:
-    """(C, H, W) as stored."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(file) as opened:
-                return opened.read()
-    except RasterioError as fault:
-        raise InputError(f"{file} cannot be read as a picture ({fault}). Restore it, or give another folder") from None
 
 
 def _write(file: Path, values: np.ndarray) -> None:

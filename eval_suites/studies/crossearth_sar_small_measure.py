@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval_suites.studies.brightness_threshold import LEVELS, best_threshold, smoothed
-from eval_suites.studies.crossearth_sar_small_data import read_bands
 from geospatial.confusion import confusion_matrix
+from geospatial.raster import stored_bands
 
 CLASSES = 2
 WINDOW = 64  #: px, what the models were trained on
@@ -36,7 +36,10 @@ def pictures(lists: Path, domain: str, split: str | None) -> Iterator[Picture]:
     with (lists / f"{domain}.csv").open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             if split in (None, row["split"]):
-                bands, labels = read_bands(lists / row["image"]), read_bands(Path(row["mask"]))[0]
+                bands, labels = (
+                    stored_bands(lists / row["image"], "picture"),
+                    stored_bands(Path(row["mask"]), "picture")[0],
+                )
                 yield Picture(domain, Path(row["image"]).stem, bands, labels.astype(np.uint8))
 
 

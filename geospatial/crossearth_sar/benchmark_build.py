@@ -21,6 +21,7 @@ from data_engine.splits import group_of, group_pattern, split_by_hash
 from geospatial.class_masks import IGNORE
 from geospatial.crossearth_sar.benchmarks import DataSet
 from geospatial.mask_palette import palette_classes
+from geospatial.raster import stored_bands
 from mmzoo.errors import InputError
 
 #: Share of the images of a source for validation, by hash of their group, where the data set has no splits of its own.
@@ -105,7 +106,7 @@ def class_ids(
     mask: Path, data_set: DataSet, shared: Mapping[str, str], classes: Sequence[str]
 ) -> tuple[np.ndarray, int]:
     """uint8 (H, W): place in `classes`, or IGNORE; and how many pixels were near no colour. InputError: odd ids."""
-    stored = _read(mask)
+    stored = stored_bands(mask, "mask")
     place = {name: classes.index(target) for name, target in shared.items()}
     if data_set.palette is not None:
         if len(stored) < 3:
@@ -195,17 +196,6 @@ def _write_lists(
             writer.writerow(["image", "mask", "split", "group"])
             writer.writerows(listed)
     return found
-
-
-def _read(file: Path) -> np.ndarray:
-    """(C, H, W) as stored."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(file) as opened:
-                return opened.read()
-    except RasterioError as fault:
-        raise InputError(f"{file} cannot be read as a mask ({fault}). Restore it") from None
 
 
 def _write_mask(file: Path, ids: np.ndarray) -> None:

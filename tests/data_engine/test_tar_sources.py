@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -240,3 +242,26 @@ def test_hugging_face_folders_keep_their_bytes(tmp_path):
         list(HuggingFaceSource(name="h", folder=tmp_path / "parts", text="says").samples())
     with pytest.raises(InputError, match="no column 'say'\\. Did you mean 'says'"):
         list(HuggingFaceSource(name="h", folder=tmp_path / "one", text="say").samples())
+
+
+@pytest.mark.parametrize(("byte", "kept"), [(2, None), (148, None), (None, 0), (None, 200), (None, 512)])
+def test_a_tar_that_is_damaged_in_the_middle_does_not_end_there(tmp_path, byte, kept):
+    """tarfile stops silently at a header it cannot read: every sample behind it would be lost."""
+    packed(tmp_path / "a.tar", {f"{number}.png": PNG for number in range(4)})
+    member = 512 + -(-len(PNG) // 512) * 512
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    if byte is None:
+        data = data[: 2 * member + kept] if kept < 512 else data[: 4 * member]
+    else:
+        data[2 * member + byte] ^= 0xFF
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot read .*a\.tar: (damaged header|it has no end mark)"):
+        list(tar_samples(tmp_path / "a.tar"))
+
+
+def test_sparse_members_are_refused(tmp_path):
+    (tmp_path / "1.png").write_bytes(PNG)
+    os.truncate(tmp_path / "1.png", 2**20)
+    subprocess.run(["tar", "--sparse", "-cf", tmp_path / "a.tar", "-C", tmp_path, "1.png"], check=True)
+    with pytest.raises(InputError, match=r"member '1\.png' is a link, a device or sparse"):
+        list(tar_samples(tmp_path / "a.tar"))

@@ -40,7 +40,9 @@ def tar_samples(tar: Path) -> Iterator[TarSample]:
                 if info.isdir():
                     continue
                 if not info.isreg() or info.issparse():
-                    raise InputError(f"{tar}: member {info.name!r} is a link, a device or sparse. Pack plain files only")
+                    raise InputError(
+                        f"{tar}: member {info.name!r} is a link, a device or sparse. Pack plain files only"
+                    )
                 folder, slash, base = info.name.rpartition("/")
                 stem, _, extension = base.partition(".")
                 key = f"{folder}{slash}{stem}"
@@ -121,6 +123,9 @@ class WebdatasetSource(Source):
             stored = unpack_record(found.key, {**members, "json": found.members["json"].read()})
         except (InputError, LookupError, TypeError) as fault:
             raise row.fail(f"damaged record ({fault})") from None
+        fault = placeholder_fault(stored.conversation, len(stored.images)) if stored.conversation else None
+        if fault:
+            raise row.fail(fault)
         kept = self.sample(number, origin)
         return replace(stored, key=kept.key, source=self.name, origin=stored.origin or origin)
 

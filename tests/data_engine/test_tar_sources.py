@@ -16,6 +16,7 @@ import yaml
 
 from data_engine.build_config import parse_config
 from data_engine.build_records import build_records
+from data_engine.records import RECORD_SCHEMA
 from data_engine.sources.energon import EnergonSource, expand_braces
 from data_engine.sources.hugging_face import HuggingFaceSource
 from data_engine.sources.webdataset_tars import WebdatasetSource, tar_samples
@@ -128,6 +129,12 @@ def test_code_of_an_energon_folder_is_never_run(energon):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("dataset.yaml", {"sample_type": {"__class__": ["VQASample"]}}, "is not read"),
+        ("dataset.yaml", {"sample_type": {"__class__": "ImageSample"}, "field_map": {3: "jpg"}}, "no field_map"),
+        ("split.yaml", {"split_parts": {"train": "shard_0.tar"}}, r"split_parts\.train is no list of names"),
+        ("split.yaml", {"split_parts": {"train": [5]}}, r"split_parts\.train is no list of names"),
+        ("split.yaml", {"split_parts": {"train": ["shard_0.tar"]}, "exclude": "shard_0.tar"}, "exclude is no list"),
+        ("split.yaml", {"split_parts": {"train": ["../shard_0.tar"]}}, "leaves"),
         ("split.yaml", {"split_parts": {"trian": ["a.tar"]}}, "no part 'train'. Did you mean 'trian'"),
         ("dataset.yaml", {"sample_type": {"__class__": "VQASampel"}}, "Did you mean 'VQASample'"),
         ("dataset.yaml", {"sample_type": {"__class__": "VQASample"}, "field_map": {"image": "jpg"}}, "lacks 'context'"),
@@ -265,3 +272,15 @@ def test_sparse_members_are_refused(tmp_path):
     subprocess.run(["tar", "--sparse", "-cf", tmp_path / "a.tar", "-C", tmp_path, "1.png"], check=True)
     with pytest.raises(InputError, match=r"member '1\.png' is a link, a device or sparse"):
         list(tar_samples(tmp_path / "a.tar"))
+
+
+def test_a_question_of_energon_with_a_placeholder_of_its_own_is_refused(tmp_path, energon):
+    packed(tmp_path / "shard_0.tar", {"1.png": PNG, "1.json": b'{"q": "what is <image>?", "a": "x"}'})
+    with pytest.raises(InputError, match=r"shard_0\.tar, key 1: 2 <image> in the conversation for 1 images"):
+        list(EnergonSource(name="e", folder=energon).samples())
+
+
+def test_a_record_that_lacks_its_lists_is_named(tmp_path):
+    packed(tmp_path / "a.tar", {"1.json": json.dumps({"schema_version": RECORD_SCHEMA, "conversation": []}).encode()})
+    with pytest.raises(InputError, match=r"key 1: damaged record"):
+        list(WebdatasetSource(name="w", folder=tmp_path).samples())

@@ -119,6 +119,9 @@ def test_a_group_stays_in_one_split(tmp_path, captions):
     split = ShardIndex.open(tmp_path / "o").column("split").tolist()
     assert len(set(split[:10])) == 1 == len(set(split[10:]))
     assert split[0] != split[10]
+    config = {"output": str(tmp_path / "none"), "val_fraction": 0.5, "sources": [{**source, "group": r"q(\d)"}]}
+    with pytest.raises(InputError, match=r"pattern 'q\(\\\\d\)' matches none of 12 names, for example not 'p00.png'"):
+        build_records(parse_config(config, "c"))
 
 
 def test_damaged_files_end_the_build_unless_allowed(tmp_path, config, captions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -77,14 +78,17 @@ def decode_raster(data: bytes) -> np.ndarray:
 
 
 def _opened(data: bytes) -> Any:
-    from rasterio.errors import RasterioError  # lazily: it takes a third of a second, and few samples have a raster
+    # Lazily: it takes a third of a second, and few samples have a raster.
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.io import MemoryFile
 
     if not data:
         raise InputError("not a raster that can be read: it is empty")
     try:
         # No other driver: a virtual raster under this name would have any file or address read that it names.
-        return MemoryFile(data).open(driver="GTiff")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # pictures without coordinates are welcome
+            return MemoryFile(data).open(driver="GTiff")
     except RasterioError as fault:
         raise InputError(f"not a raster that can be read: {' '.join(str(fault).split())}") from None
 

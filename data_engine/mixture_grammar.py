@@ -66,7 +66,9 @@ def read_mixture(given: Mapping[str, Any] | str | Path) -> Mixture:
     try:
         root = _node("mixture", given, names)
     except RecursionError:
-        raise InputError("mixture.parts: mixtures stand too deep in each other, or one in itself. Flatten them") from None
+        raise InputError(
+            "mixture.parts: mixtures stand too deep in each other, or one in itself. Flatten them"
+        ) from None
     used = {leaf.source for leaf in root.leaves()}
     for name in names:
         if name not in used:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -14,7 +15,7 @@ from rasterio.io import MemoryFile
 
 from data_engine.image_shards import BuildSettings, build_image_shards
 from data_engine.quality.checks import Limits, contamination, duplicates, filtered
-from data_engine.quality.clean import examined, main
+from data_engine.quality.clean import examined, main, report_of, write_report
 from data_engine.quality.groups import equal_groups, joined_groups
 from data_engine.quality.perceptual import distance, near_pairs, near_pairs_reference, perceptual_hash
 from data_engine.quality.survey import Surveyed, survey
@@ -232,3 +233,15 @@ def test_the_command(tmp_path, encoded, capsys):
         main(arguments, "clean")
     with pytest.raises(InputError, match="--eval-overlap must be"):
         main([*arguments, "--eval-overlap", "7"], "clean")
+
+
+def test_a_full_disk_leaves_no_half_report(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    samples = [text("a", QUESTION), text("b", QUESTION)]
+    removed = examined(samples, {}, Limits())
+    monkeypatch.setattr("data_engine.quality.clean.markdown", full)  # after the list of removals was written
+    with pytest.raises(InputError, match=r"cannot write .*report: No space left on device"):
+        write_report(tmp_path / "report", report_of("s", samples, removed, Limits()), samples, removed)
+    assert list(tmp_path.iterdir()) == []

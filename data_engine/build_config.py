@@ -87,7 +87,7 @@ def read_config(file: Path) -> BuildConfig:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as fault:
         raise InputError(f"cannot read {file}: {fault.strerror}. Name a YAML file") from None
-    except (ValueError, yaml.YAMLError) as fault:
+    except (ValueError, RecursionError, yaml.YAMLError) as fault:
         raise InputError(f"{file} is not YAML: {' '.join(str(fault).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} must hold keys such as output and sources. See: mmzoo data build --help")

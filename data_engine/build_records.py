@@ -43,6 +43,7 @@ from mmzoo.errors import InputError
 
 PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
 EXTENT = ("width", "height")
+RESULT = "result"  # the folder that becomes the output
 FIELD_ORDER = ("json", "image", "mask", "raster")
 
 
@@ -63,9 +64,11 @@ def build_records(config: BuildConfig) -> RecordSummary:
     earlier = _earlier(output)
     if earlier and earlier["fingerprint"] == _fingerprint(config, (part.name for part in read_parts(config.sources))):
         card = json.loads((output / CARD_FILE).read_bytes())
+        _sweep(output)
         return RecordSummary(str(config.output), earlier["identity"], False, 0, card)
     check_output(output, config.overwrite)
     with _work_folder(output) as work:
+        check_output(output, config.overwrite)  # again: another build of it may just have ended
         try:
             parts, reused = _write_parts(config, work)
             summary = _finish(config, work, parts, reused)
@@ -73,7 +76,7 @@ def build_records(config: BuildConfig) -> RecordSummary:
             raise InputError(
                 f"cannot write {work}: {fault.strerror or fault}. Free space and run again: whole parts are kept"
             ) from None
-    shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)  # as long as it is locked: whoever waits makes one of its own
     return summary
 
 
@@ -96,25 +99,54 @@ def _fingerprint(config: BuildConfig, names: Any) -> str:
 @contextmanager
 def _work_folder(output: Path) -> Iterator[Path]:
     """The hidden folder of a build, kept for the next start; InputError: another build is in it."""
-    existing = next(parent for parent in output.parents if parent.is_dir())
-    work = existing / f".{output.name}.parts"
+    work = _work_path(output)
     try:
         work.mkdir(exist_ok=True)
+        lock = os.open(work, os.O_RDONLY)
     except OSError as fault:
-        raise InputError(f"cannot write to {existing}: {fault.strerror}. Name another output folder") from None
-    lock = os.open(work, os.O_RDONLY)
+        raise InputError(f"cannot write to {work.parent}: {fault.strerror}. Name another output folder") from None
     try:
+        if not _is_mine(work, lock):  # and then it is not to be removed either, empty as it may be
+            raise InputError(f"another build of {output} is running. Wait for it, or name another output")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another build of {output} is running. Wait for it, or name another output") from None
-        for leftover in work.glob("*.building"):
-            leftover.unlink()
-        yield work
+            for leftover in work.glob("*.building"):
+                leftover.unlink()
+            _give_back(work, output)
+            yield work
+        finally:
+            with suppress(OSError):  # it is not empty: parts are kept for the next start
+                work.rmdir()
     finally:
-        with suppress(OSError):  # it is not empty: parts are kept for the next start
-            work.rmdir()
         os.close(lock)
+
+
+def _is_mine(work: Path, lock: int) -> bool:
+    """Locks the opened folder; False when another build has it, or has just removed it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(work.stat(), os.fstat(lock))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _work_path(output: Path) -> Path:
+    existing = next(parent for parent in output.parents if parent.is_dir())
+    return existing / f".{output.name}.parts"
+
+
+def _give_back(work: Path, output: Path) -> None:
+    """What a build had moved aside when it was killed: an earlier output, which comes back where none is."""
+    aside = work / f"{RESULT}.old"
+    if aside.is_dir() and not output.exists():
+        aside.rename(output)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(output: Path) -> None:
+    """Removes the parts of a build that was killed when its output was in place already."""
+    if _work_path(output).is_dir():
+        with suppress(InputError), _work_folder(output) as work:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _write_parts(config: BuildConfig, work: Path) -> tuple[list[PartFile], int]:
@@ -201,7 +233,7 @@ def _finish(config: BuildConfig, work: Path, parts: Sequence[PartFile], reused: 
     splits, _ = split_rows(rows, config.sources, config.val_fraction)
     if config.energon:
         check_energon(config.energon, rows, splits)
-    folder = work / "result"
+    folder = work / RESULT
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     shards, places = _lay_out(config, work, folder, parts)

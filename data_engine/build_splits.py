@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_engine.build_config import PlacedSource
-from data_engine.splits import split_by_hash
+from data_engine.splits import groups_of, split_by_hash
 from mmzoo.errors import InputError
 
 
@@ -39,9 +39,11 @@ def split_rows(
 ) -> tuple[list[str], list[str]]:
     """The split of each row of the parts, and the name of the set it belongs to.
 
-    InputError: two fixed splits claim one set, a leak; a wanted split would be empty.
+    InputError: two fixed splits claim one set, a leak; a wanted split would be empty; a group's pattern fits no name.
     """
     by_name = {each.source.name: each for each in placed}
+    for each in placed:
+        groups_of([name for row in rows if row["source"] == each.source.name for name in row["names"]], each.group)
     sets = _Sets()
     for row in rows:
         for name in _names(row, by_name[row["source"]])[1:]:

@@ -63,12 +63,17 @@ def read_mixture(given: Mapping[str, Any] | str | Path) -> Mixture:
     for name, folder in folders.items():
         if not isinstance(folder, str):
             raise InputError(f"mixture.sources.{name} must be a folder, not {folder!r}")
-    root = _node("mixture", given, names)
+    try:
+        root = _node("mixture", given, names)
+    except RecursionError:
+        raise InputError(
+            "mixture.parts: mixtures stand too deep in each other, or one in itself. Flatten them"
+        ) from None
     used = {leaf.source for leaf in root.leaves()}
     for name in names:
         if name not in used:
             raise InputError(f"mixture.sources: {name!r} is in no part. Add it to mixture.parts, or take it out")
-    text = json.dumps({key: given[key] for key in NODE_KEYS if key in given}, sort_keys=True)
+    text = json.dumps({key: given[key] for key in NODE_KEYS if key in given}, sort_keys=True, default=str)
     return Mixture({str(name): base / folder for name, folder in folders.items()}, root, text)
 
 
@@ -77,7 +82,7 @@ def _load(file: Path) -> Mapping[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as fault:
         raise InputError(f"cannot read the mixture {file}: {fault.strerror}") from None
-    except (yaml.YAMLError, ValueError) as fault:
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
         raise InputError(f"the mixture {file} is not YAML: {' '.join(str(fault).split())}") from None
     if not isinstance(content, Mapping):
         raise InputError(f"the mixture {file} must be a mapping with sources and parts")
@@ -99,7 +104,7 @@ def _node(where: str, given: Mapping[str, Any], names: Sequence[str], amount: Fr
     expanded = [part for entry in written for part in _expanded(entry, names)]
     temperature = _positive(f"{where}.temperature", given["temperature"]) if "temperature" in given else None
     samples = given.get("samples")
-    if samples is not None and (not isinstance(samples, int) or samples < 1):
+    if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise InputError(f"{where}.samples must be a whole number of at least 1, not {samples!r}")
     ways: list[How | None] = []
     parts = []

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from data_engine.quality.groups import equal_groups, joined_groups
-from data_engine.quality.perceptual import near_pairs, near_pairs_within
+from data_engine.quality.perceptual import distance, near_pairs, near_pairs_within
 from data_engine.quality.survey import Surveyed, looks
 from data_engine.quality.texts import similar_texts, word_runs
 from mmzoo.errors import InputError
 
+Looks = Sequence[int | None]
 RUN = 13  # words; the usual length of decontamination (Brown et al. 2020, appendix C)
 
 
@@ -51,7 +52,10 @@ def duplicates(samples: Sequence[Surveyed], limits: Limits) -> Iterator[Removal]
     """Copies: of each group the first row stays. A row is named by the strictest check that finds it."""
     listed = list(samples)
     rows, hashes = looks(listed)
-    alike = [(int(rows[one]), int(rows[two])) for one, two in near_pairs_within(hashes, limits.look_distance)]
+    near = {(int(rows[one]), int(rows[two])) for one, two in near_pairs_within(hashes, limits.look_distance)}
+    alike = sorted(
+        pair for pair in near if _look_alike(listed[pair[0]].looks, listed[pair[1]].looks, limits.look_distance)
+    )
     found = (
         ("same file", equal_groups([_with_text(sample, sample.file_hash) for sample in listed])),
         ("same pixels", equal_groups([_with_text(sample, sample.pixel_hash) for sample in listed])),
@@ -112,6 +116,16 @@ def filtered(samples: Sequence[Surveyed], limits: Limits) -> Iterator[Removal]:
 def _with_text(sample: Surveyed, value: str | None) -> tuple[str, str] | None:
     """A picture with other words is another sample."""
     return None if value is None else (value, sample.text)
+
+
+def _look_alike(one: Looks, two: Looks, limit: int) -> bool:
+    """Whether all pictures of two samples look alike, in their order: some of several are not the sample."""
+    if len(one) != len(two):
+        return False
+    return all(
+        first is not None and second is not None and distance(first, second) <= limit
+        for first, second in zip(one, two, strict=True)
+    )
 
 
 def _one_text(samples: Sequence[Surveyed], pair: tuple[int, int], limits: Limits) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.decode import quiet_pillow
+from data_engine.output_folder import replaced_folder
 from data_engine.quality.checks import Limits, Removal, contamination, duplicates, filtered
 from data_engine.quality.survey import Surveyed, survey
 from data_engine.remote import open_index
@@ -69,16 +70,22 @@ def write_report(folder: Path, report: dict[str, Any], samples: Sequence[Surveye
         {"key": samples[removal.row].key, "path": samples[removal.row].path, "check": removal.check, "why": removal.why}
         for removal in removed
     ]
+    _check_new(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty. Name another folder with -o")
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / "removed.jsonl").write_text(text, encoding="utf-8")
-        (folder / "report.md").write_text(markdown(report, samples, removed), encoding="utf-8")
-        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        with replaced_folder(folder, overwrite=False) as building:  # half a list would leave half of the copies
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (building / "removed.jsonl").write_text(text, encoding="utf-8", errors="backslashreplace")
+            (building / "report.md").write_text(
+                markdown(report, samples, removed), encoding="utf-8", errors="backslashreplace"
+            )
+            (building / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     except OSError as fault:
         raise InputError(f"cannot write {folder}: {fault.strerror}. Name another folder with -o") from None
+
+
+def _check_new(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty. Name another folder with -o")
 
 
 def _parser(prog: str) -> CommandParser:
@@ -105,6 +112,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     place, output, as_json = given.pop("shards"), given.pop("output"), given.pop("json")
     evals = given.pop("against")
     limits = Limits(**given)
+    _check_new(output)
     with quiet_pillow():
         samples = survey(open_index(place))
         removed = examined(samples, {name: survey(open_index(name)) for name in evals}, limits)

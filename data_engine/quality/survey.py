@@ -17,18 +17,21 @@ from data_engine.quality.texts import sample_text
 from data_engine.reader import ShardReader
 from mmzoo.errors import InputError
 
+SEEN = ("image", "mask", "raster")  # the starts of the names of fields that are looked at
+
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """One sample. `file_hash`, `pixel_hash` (sha256, None without a picture) and `look` (64 bits) are of its first
-    picture; width and height in px, 0 without one; `broken`: why it cannot be read.
+    """One sample. `file_hash`, `pixel_hash`: sha256 over all its pictures, mask and rasters, None without any; in the
+    second the pictures count by their pixels. `looks`: 64 bits of each picture, None of one that shows nothing.
+    Width and height: of the first picture, px, 0 without one. `broken`: why it cannot be read.
     """
 
     key: str
     path: str
     file_hash: str | None = None
     pixel_hash: str | None = None
-    look: int | None = None
+    looks: tuple[int | None, ...] = ()
     width: int = 0
     height: int = 0
     text: str = ""
@@ -42,9 +45,9 @@ def survey(index: ShardIndex) -> list[Surveyed]:
 
 
 def looks(samples: list[Surveyed]) -> tuple[np.ndarray, np.ndarray]:
-    """(rows with a picture int64, their 64-bit hashes uint64)."""
-    rows = [row for row, sample in enumerate(samples) if sample.look is not None]
-    return np.array(rows, np.int64), np.array([samples[row].look for row in rows], np.uint64)
+    """(row int64, 64-bit hash uint64) of every picture that shows something."""
+    found = [(row, look) for row, sample in enumerate(samples) for look in sample.looks if look is not None]
+    return np.array([row for row, _ in found], np.int64), np.array([look for _, look in found], np.uint64)
 
 
 def _surveyed(reader: ShardReader, row: int) -> Surveyed:
@@ -55,14 +58,22 @@ def _surveyed(reader: ShardReader, row: int) -> Surveyed:
         path = str(meta.get("path") or meta.get("origin") or key)
     except (BrokenSampleError, ValueError, LookupError, AttributeError) as fault:
         return Surveyed(key, key, broken=f"json cannot be read: {fault}")
-    data = members.get("image")
-    if data is None:
+    files, pixels, found = hashlib.sha256(), hashlib.sha256(), []
+    sides = 0, 0
+    for field, data in members.items():
+        if not field.startswith(SEEN):
+            continue
+        files.update(f"{field} {len(data)} ".encode() + data)
+        if not field.startswith("image"):
+            pixels.update(f"{field} {len(data)} ".encode() + data)
+            continue
+        try:
+            image = decode_image(data)
+        except InputError as mistake:
+            return Surveyed(key, path, text=sample_text(meta), broken=f"{field}: {mistake}")
+        sides = sides if found else (image.shape[1], image.shape[0])
+        pixels.update(f"{field} {image.shape} ".encode() + image.tobytes())
+        found.append(perceptual_hash(image))
+    if not any(field.startswith(SEEN) for field in members):
         return Surveyed(key, path, text=sample_text(meta))
-    try:
-        image = decode_image(data)
-    except InputError as mistake:
-        return Surveyed(key, path, text=sample_text(meta), broken=str(mistake))
-    height, width = image.shape[:2]
-    pixels = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
-    file_hash = hashlib.sha256(data).hexdigest()
-    return Surveyed(key, path, file_hash, pixels, perceptual_hash(image), width, height, sample_text(meta))
+    return Surveyed(key, path, files.hexdigest(), pixels.hexdigest(), tuple(found), *sides, sample_text(meta))

@@ -86,7 +86,18 @@ def test_values_are_checked_by_their_types():
         row.numbers("box", 2)
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "b/../../a.jpg", "", "a\0.jpg"])
+@pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "b/../../a.jpg", "", ".", "a\0.jpg"])
 def test_file_names_stay_in_their_folder(tmp_path, name):
     with pytest.raises(InputError, match=r"a.json:1: file name .* leaves"):
         inside(tmp_path, name, "a.json:1")
+
+
+def test_a_name_that_no_file_can_have_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"a\.json:1: .* cannot be the name of a file"):
+        inside(tmp_path, "\ud800.jpg", "a.json:1")
+
+
+def test_whole_numbers_beyond_any_float_are_no_coordinates():
+    row = Row("a.json:1", 1, {"box": [0, 10**400]})
+    with pytest.raises(InputError, match="2 numbers are due"):
+        row.numbers("box", 2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +96,51 @@ def test_a_second_build_does_nothing_until_something_changed(tmp_path, config, c
     assert (reader.sample(1).fields["image"] == picture(99)).all()
 
 
+def test_a_kill_in_the_last_steps_leaves_nothing_behind(tmp_path, config):
+    """Killed when the earlier output was moved aside, or when the new one was there and its parts, too."""
+    build_records(read_config(config))
+    before = contents(tmp_path / "mix")
+    work = tmp_path / ".mix.parts"
+    work.mkdir()
+    (tmp_path / "mix").rename(work / "result.old")
+    with pytest.raises(InputError, match="--overwrite"):
+        build_records(read_config(config))
+    assert contents(tmp_path / "mix") == before
+    work.mkdir()
+    (work / "part.tar").write_bytes(b"x")
+    assert not build_records(read_config(config)).made
+    assert not work.exists()
+
+
+def test_the_parts_are_removed_before_another_build_may_begin(tmp_path, config, monkeypatch):
+    held = []
+
+    def watched(folder, **options):
+        if folder.name == ".mix.parts":
+            other = os.open(folder, os.O_RDONLY)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(other)
+            held.append(folder)
+        rmtree(folder, **options)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    build_records(read_config(config))
+    assert held
+
+
+def test_a_refused_build_leaves_the_folder_of_the_other_alone(tmp_path, config):
+    work = tmp_path / ".mix.parts"
+    work.mkdir()
+    other = os.open(work, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(InputError, match="another build"):
+        build_records(read_config(config))
+    os.close(other)
+    assert work.is_dir()
+
+
 def test_a_picture_in_two_samples_stays_in_one_split(tmp_path, captions):
     config = {"output": str(tmp_path / "out"), "val_fraction": 0.4}
     split: list[int] = []
@@ -119,6 +166,9 @@ def test_a_group_stays_in_one_split(tmp_path, captions):
     split = ShardIndex.open(tmp_path / "o").column("split").tolist()
     assert len(set(split[:10])) == 1 == len(set(split[10:]))
     assert split[0] != split[10]
+    config = {"output": str(tmp_path / "none"), "val_fraction": 0.5, "sources": [{**source, "group": r"q(\d)"}]}
+    with pytest.raises(InputError, match=r"pattern 'q\(\\\\d\)' matches none of 12 names, for example not 'p00.png'"):
+        build_records(parse_config(config, "c"))
 
 
 def test_damaged_files_end_the_build_unless_allowed(tmp_path, config, captions):

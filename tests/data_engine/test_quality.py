@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rasterio.io import MemoryFile
 
 from data_engine.image_shards import BuildSettings, build_image_shards
 from data_engine.quality.checks import Limits, contamination, duplicates, filtered
-from data_engine.quality.clean import examined, main
+from data_engine.quality.clean import examined, main, report_of, write_report
 from data_engine.quality.groups import equal_groups, joined_groups
-from data_engine.quality.perceptual import near_pairs, near_pairs_reference, perceptual_hash
-from data_engine.quality.survey import Surveyed
+from data_engine.quality.perceptual import distance, near_pairs, near_pairs_reference, perceptual_hash
+from data_engine.quality.survey import Surveyed, survey
 from data_engine.quality.texts import overlap, sample_text, shingles, similar_texts, without_thinking, word_runs
+from data_engine.stored_sample import StoredFile, StoredSample, Turn
 from mmzoo.errors import InputError
+from tests.data_engine.made_sources import ListSource, built
 
 QUESTION = "how many white aeroplanes stand on the long grey apron beside the second terminal of the airport today"
 
@@ -46,8 +51,15 @@ def test_groups():
 def test_a_look_survives_size_and_light_but_not_another_picture(pixels):
     one, other = pixels(1, 96, 128), pixels(2, 96, 128)
     darker = (pixels(1, 48, 64) * 0.8).astype(np.uint8)
-    apart = (perceptual_hash(one) ^ perceptual_hash(darker)).bit_count()
-    assert apart <= 6 < (perceptual_hash(one) ^ perceptual_hash(other)).bit_count()
+    look, dark, another = (perceptual_hash(image) or 0 for image in (one, darker, other))
+    assert distance(look, dark) <= 6 < distance(look, another)
+
+
+def test_plain_areas_do_not_look_alike():
+    assert perceptual_hash(np.full((64, 64, 3), 9, np.uint8)) is None
+    faint = np.full((64, 64, 3), 100, np.uint8)
+    faint[:, 32:] = 101
+    assert perceptual_hash(faint) is not None
 
 
 def test_similar_texts_are_exactly_those_over_the_threshold():
@@ -81,12 +93,12 @@ def test_thinking_is_removed_and_half_a_tag_is_refused():
 
 def test_the_strictest_check_names_a_copy_and_the_first_stays():
     samples = [
-        Surveyed("a", "a", "f1", "p1", 0, 9, 9),
-        Surveyed("b", "b", "f2", "p1", 0, 9, 9),
-        Surveyed("c", "c", "f1", "p1", 0, 9, 9),
-        Surveyed("d", "d", "f3", "p3", 0b111111, 9, 9),
-        Surveyed("e", "e", "f1", "p1", 0, 9, 9, text="the same picture under another question"),
-        Surveyed("f", "f", "f4", "p4", 2**40 - 1, 9, 9),
+        Surveyed("a", "a", "f1", "p1", (0,), 9, 9),
+        Surveyed("b", "b", "f2", "p1", (0,), 9, 9),
+        Surveyed("c", "c", "f1", "p1", (0,), 9, 9),
+        Surveyed("d", "d", "f3", "p3", (0b111111,), 9, 9),
+        Surveyed("e", "e", "f1", "p1", (0,), 9, 9, text="the same picture under another question"),
+        Surveyed("f", "f", "f4", "p4", (2**40 - 1,), 9, 9),
     ]
     found = {(samples[removal.row].key, removal.check) for removal in duplicates(samples, Limits())}
     assert found == {("b", "same pixels"), ("c", "same file"), ("d", "similar picture")}
@@ -96,7 +108,7 @@ def test_the_strictest_check_names_a_copy_and_the_first_stays():
 def test_texts_are_copies_only_without_pictures():
     samples = [text("a", QUESTION), text("b", QUESTION), text("c", QUESTION + " please")]
     assert [removal.check for removal in duplicates(samples, Limits())] == ["same text", "similar text"]
-    shown = [text(str(row), QUESTION, file_hash=str(row), look=row * (2**60 // 7)) for row in range(3)]
+    shown = [text(str(row), QUESTION, file_hash=str(row), looks=(row * (2**60 // 7),)) for row in range(3)]
     assert list(duplicates(shown, Limits(look_distance=0))) == []
 
 
@@ -125,9 +137,9 @@ def test_the_share_decides():
 
 def test_filters():
     samples = [
-        Surveyed("ok", "ok", "f", "p", 1, 100, 60, "12345"),
-        Surveyed("small", "", "g", "q", 2, 100, 40, "12345"),
-        Surveyed("long", "", "h", "r", 3, 301, 100, "12345"),
+        Surveyed("ok", "ok", "f", "p", (1,), 100, 60, "12345"),
+        Surveyed("small", "", "g", "q", (2,), 100, 40, "12345"),
+        Surveyed("long", "", "h", "r", (3,), 301, 100, "12345"),
         text("terse", "1234"),
         text("wordy", "1" * 11),
         Surveyed("bad", "bad", broken="cannot be decoded"),
@@ -140,9 +152,50 @@ def test_filters():
 def test_a_copy_of_what_goes_anyway_stays():
     samples = [text("a", "x" * 20), text("b", "x" * 20)]
     assert len(examined(samples, {}, Limits())) == 1
-    small = [Surveyed("a", "a", "f", "p", 1, 5, 5), Surveyed("b", "b", "g", "p", 1, 50, 50)]
+    small = [Surveyed("a", "a", "f", "p", (1,), 5, 5), Surveyed("b", "b", "g", "p", (1,), 50, 50)]
     removed = examined(small, {}, Limits(min_side=10, look_distance=0))
     assert [(removal.row, removal.check) for removal in removed] == [(0, "min-side")]
+
+
+def compared(*files: bytes) -> StoredSample:
+    """What is asked of some pictures."""
+    turn = Turn("user", "<image>" * len(files) + " what has changed?")
+    images = tuple(StoredFile(f"{number}.png", data=data) for number, data in enumerate(files))
+    return StoredSample("", "", images=images, conversation=(turn,))
+
+
+def test_every_picture_of_a_sample_counts(tmp_path, encoded):
+    one, two, three = (encoded(scene(seed), "PNG") for seed in range(3))
+    jpeg = encoded(scene(1), "JPEG", quality=80)
+    given = [compared(one, two), compared(one, three), compared(one, two), compared(one, jpeg), compared(one)]
+    samples = survey(built(tmp_path / "s", ListSource(name="s", given=tuple(given))).index)
+    found = [(removal.row, removal.check) for removal in examined(samples, {}, Limits())]
+    assert found == [(2, "same file"), (3, "similar picture")]
+    exam = survey(built(tmp_path / "e", ListSource(name="e", given=(compared(three),))).index)
+    tested = examined(samples[:2], {"exam": exam}, Limits(eval_overlap=1.0))
+    assert (1, "picture of an evaluation set") in [(removal.row, removal.check) for removal in tested]
+
+
+def test_rasters_of_one_caption_are_no_copies(tmp_path, raster_bytes):
+    files = [StoredFile(f"{seed}.tif", data=raster_bytes(seed)) for seed in (0, 1, 0)]
+    given = tuple(StoredSample("", "", rasters=(file,), text="open water, no wind") for file in files)
+    samples = survey(built(tmp_path / "s", ListSource(name="s", given=given)).index)
+    found = [(removal.row, removal.check) for removal in examined(samples, {}, Limits())]
+    assert found == [(2, "same file")]
+
+
+@pytest.fixture
+def raster_bytes():
+    """raster_bytes(seed) -> a GeoTIFF of 4 x 4 px."""
+
+    def make(seed: int) -> bytes:
+        with MemoryFile() as file:
+            place = {"crs": "EPSG:3395", "transform": Affine(10, 0, 500, 0, -10, 900)}
+            with file.open(driver="GTiff", width=4, height=4, count=1, dtype="uint8", **place) as target:
+                target.write(np.random.default_rng(seed).integers(0, 255, (1, 4, 4), np.uint8))
+            return bytes(file.read())
+
+    return make
 
 
 def scene(seed):
@@ -180,3 +233,15 @@ def test_the_command(tmp_path, encoded, capsys):
         main(arguments, "clean")
     with pytest.raises(InputError, match="--eval-overlap must be"):
         main([*arguments, "--eval-overlap", "7"], "clean")
+
+
+def test_a_full_disk_leaves_no_half_report(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    samples = [text("a", QUESTION), text("b", QUESTION)]
+    removed = examined(samples, {}, Limits())
+    monkeypatch.setattr("data_engine.quality.clean.markdown", full)  # after the list of removals was written
+    with pytest.raises(InputError, match=r"cannot write .*report: No space left on device"):
+        write_report(tmp_path / "report", report_of("s", samples, removed, Limits()), samples, removed)
+    assert list(tmp_path.iterdir()) == []

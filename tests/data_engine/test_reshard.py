@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from data_engine.image_shards import BuildSettings, build_image_shards
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
+from data_engine.output_folder import replaced_folder
 from data_engine.reader import ShardReader
 from data_engine.reshard import main, reshard
 from mmzoo.errors import InputError
@@ -92,3 +94,13 @@ def test_a_picture_in_two_splits_is_a_leak(folder, tmp_path):
     with pytest.raises(InputError, match=rf"leak: renamed-\w+ and {key} "):
         reshard([ShardIndex.open(folder), ShardIndex.open(tmp_path / "copied")], tmp_path / "out", 10**7)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"cannot write .*out: No space left on device"),
+        replaced_folder(tmp_path / "out", overwrite=False) as building,
+    ):
+        (building / "half").write_text("x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []

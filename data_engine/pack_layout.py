@@ -13,7 +13,7 @@ which a transform may fall short of.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -89,8 +89,8 @@ class PackLayout:
 
     def to(self, device: torch.device | str) -> PackLayout:
         """The same layout on another device."""
-        moved = {name: getattr(self, name) for name in self.__slots__}
-        return PackLayout(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in given.items() if isinstance(value, Tensor)})
 
     def flat(self, values: Sequence[Tensor], like: float = 0) -> Tensor:
         """One tensor a sample, (n, ...), as (T, ...). Of no samples: (0,), of the type of `like`.

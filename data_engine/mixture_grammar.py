@@ -155,11 +155,21 @@ def _suffixed(where: str, entry: str, names: Sequence[str]) -> tuple[How | None,
     match = _WRITTEN.fullmatch(entry.strip())
     if match is None:
         raise InputError(f"{where}: {entry!r} is not NAME, NAME*TIMES or NAME%PERCENT")
-    source = _source(where, match["name"].strip(), names)
-    if match["sign"] is None:
+    written = written_part(entry)
+    source = _source(where, written.pop("source"), names)
+    if not written:
         return None, Part(source, Fraction(1), source)
-    how, amount = _amount(f"{where} ({entry})", "epochs" if match["sign"] == "*" else "percent", match["number"])
+    how, amount = _amount(f"{where} ({entry})", *written.popitem())
     return how, Part(source, amount, source)
+
+
+def written_part(entry: str) -> dict[str, str]:
+    """A part that is written as text, as a mapping; of text that is no part only its `source`."""
+    match = _WRITTEN.fullmatch(entry.strip())
+    if match is None:
+        return {"source": entry}
+    amount = {} if match["sign"] is None else {"epochs" if match["sign"] == "*" else "percent": match["number"]}
+    return {"source": match["name"].strip(), **amount}
 
 
 def _source(where: str, name: str, names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from data_engine.ledger import Ledger, rank_window, sample_generator
 from data_engine.mixed_source import MixedReader
 from data_engine.pack_ledger import PackLedger
 from data_engine.reader import ShardReader
-from data_engine.remote import open_index
+from data_engine.remote import DEFAULT_CACHE_GB, RemoteSettings, open_index
 from data_engine.sample_source import SampleReader
 from data_engine.steps import Stretch, from_json, stretch_of
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
@@ -94,18 +94,34 @@ def read_history(folder: Path) -> list[Stretch]:
     raise InputError(f"{folder} has no {DATA_STEPS_FILE}: no run of `mmzoo fit`, or one that never began to train")
 
 
-def open_reader(stretch: Stretch, moved: Sequence[str]) -> ShardReader | MixedReader:
-    """A reader of what the steps were trained on. InputError when it is gone or not the same any more."""
+def open_reader(stretch: Stretch, moved: Sequence[str], remote: RemoteSettings) -> ShardReader | MixedReader:
+    """A reader of what the steps were trained on; `remote`: where shards from a URL are kept.
+
+    InputError when it is gone or not the same any more.
+    """
     if stretch.order:
-        mixed = open_order(stretch.order, folders_moved(stretch.order, moved))
+        mixed = open_order(stretch.order, folders_moved(stretch.order, moved), remote)
         reader: ShardReader | MixedReader = MixedReader(mixed)
     else:
-        reader = ShardReader(open_index(moved[-1] if moved else stretch.index))
+        reader = ShardReader(open_index(moved[-1] if moved else stretch.index, remote))
     if reader.index.identity != stretch.identity:
         raise InputError(
             f"the shards in {reader.index.folder} are not those of this step. Give the old ones with --index"
         )
     return reader
+
+
+def shard_cache(run: Path) -> RemoteSettings:
+    """Where the run kept the shards that it fetched; the default where nothing says."""
+    config = run / CONFIG_FILE
+    options = _data_section(config).get("init_args", {}) if config.is_file() else {}
+    return RemoteSettings(
+        Path(options["cache_dir"]) if options.get("cache_dir") else None, options.get("cache_gb", DEFAULT_CACHE_GB)
+    )
+
+
+def _data_section(config: Path) -> dict[str, Any]:
+    return yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
 
 
 def data_of_files(run: Path, stretch: Stretch) -> ShardData | None:
@@ -116,7 +132,7 @@ def data_of_files(run: Path, stretch: Stretch) -> ShardData | None:
     config = run / CONFIG_FILE
     if stretch.order or (Path(stretch.index) / INDEX_FOLDER).is_dir() or not config.is_file():
         return None
-    if yaml.safe_load(config.read_text(encoding="utf-8"))["data"]["class_path"] == SHARD_DATA:
+    if _data_section(config)["class_path"] == SHARD_DATA:
         return None
     from mmzoo.training.step_picture import data_of_config
 
@@ -227,7 +243,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     with _where_it_ran(run):
         data = None if moved else data_of_files(run, stretch)
         if data is None:
-            reader: SampleReader = open_reader(stretch, moved)
+            reader: SampleReader = open_reader(stretch, moved, shard_cache(run))
             samples = consumed(stretch, given.step, reader)
         else:
             reader = data.open_reader(data.loader_settings(stretch.split))

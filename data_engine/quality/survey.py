@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from data_engine.broken_samples import BrokenSampleError
 from data_engine.decode import decode_image
+from data_engine.file_facts import decode_raster
 from data_engine.index import ShardIndex
 from data_engine.progress import tracked
 from data_engine.quality.perceptual import perceptual_hash
 from data_engine.quality.texts import sample_text
+from data_engine.raster_picture import first_nodata, raster_picture
 from data_engine.reader import ShardReader
 from mmzoo.errors import InputError
 
-SEEN = ("image", "mask", "raster")  # the starts of the names of fields that are looked at
+PICTURE = re.compile(r"(image|raster)\d*")  # members that are pictures or rasters; see record_members.py
 
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """One sample. `file_hash`, `pixel_hash`: sha256 over all its pictures, mask and rasters, None without any; in the
-    second the pictures count by their pixels. `looks`: 64 bits of each picture, None of one that shows nothing.
-    Width and height: of the first picture, px, 0 without one. `broken`: why it cannot be read.
+    """One sample. `file_hash`, `pixel_hash`: sha256 over all its pictures and rasters, in order, None without any.
+
+    `looks` (64 bits each, None of one that shows nothing) are of its pictures, or else of its first raster; `width` and
+    `height`, px, those of the first, 0 without one. `labels`: hash of mask, objects and number, "" without these.
+    `broken`: why it cannot be read.
     """
 
     key: str
@@ -36,6 +43,7 @@ class Surveyed:
     height: int = 0
     text: str = ""
     broken: str | None = None
+    labels: str = ""
 
 
 def survey(index: ShardIndex) -> list[Surveyed]:
@@ -44,10 +52,10 @@ def survey(index: ShardIndex) -> list[Surveyed]:
     return [_surveyed(reader, row) for row in tracked(range(index.count), "reading samples", index.count)]
 
 
-def looks(samples: list[Surveyed]) -> tuple[np.ndarray, np.ndarray]:
-    """(row int64, 64-bit hash uint64) of every picture that shows something."""
-    found = [(row, look) for row, sample in enumerate(samples) for look in sample.looks if look is not None]
-    return np.array([row for row, _ in found], np.int64), np.array([look for _, look in found], np.uint64)
+def looks(samples: Sequence[Surveyed]) -> tuple[np.ndarray, np.ndarray]:
+    """(rows int64, 64-bit hashes uint64) of all pictures: a row stands there once for each that shows something."""
+    pairs = [(row, look) for row, sample in enumerate(samples) for look in sample.looks if look is not None]
+    return np.array([row for row, _ in pairs], np.int64), np.array([look for _, look in pairs], np.uint64)
 
 
 def _surveyed(reader: ShardReader, row: int) -> Surveyed:
@@ -58,22 +66,35 @@ def _surveyed(reader: ShardReader, row: int) -> Surveyed:
         path = str(meta.get("path") or meta.get("origin") or key)
     except (BrokenSampleError, ValueError, LookupError, AttributeError) as fault:
         return Surveyed(key, key, broken=f"json cannot be read: {fault}")
-    files, pixels, found = hashlib.sha256(), hashlib.sha256(), []
-    sides = 0, 0
-    for field, data in members.items():
-        if not field.startswith(SEEN):
-            continue
-        files.update(f"{field} {len(data)} ".encode() + data)
-        if not field.startswith("image"):
-            pixels.update(f"{field} {len(data)} ".encode() + data)
-            continue
-        try:
-            image = decode_image(data)
-        except InputError as mistake:
-            return Surveyed(key, path, text=sample_text(meta), broken=f"{field}: {mistake}")
-        sides = sides if found else (image.shape[1], image.shape[0])
-        pixels.update(f"{field} {image.shape} ".encode() + image.tobytes())
-        found.append(perceptual_hash(image))
-    if not any(field.startswith(SEEN) for field in members):
-        return Surveyed(key, path, text=sample_text(meta))
-    return Surveyed(key, path, files.hexdigest(), pixels.hexdigest(), tuple(found), *sides, sample_text(meta))
+    text, labels = sample_text(meta), _labels(meta, members)
+    names = [name for name in members if PICTURE.fullmatch(name)]
+    try:
+        shown, pixels = _decoded(names, members, first_nodata(meta))
+    except InputError as mistake:
+        return Surveyed(key, path, text=text, labels=labels, broken=str(mistake))
+    if not names:
+        return Surveyed(key, path, text=text, labels=labels)
+    files = hashlib.sha256(b"".join(hashlib.sha256(members[name]).digest() for name in names)).hexdigest()
+    height, width = shown[0].shape[:2]
+    seen = tuple(map(perceptual_hash, shown))
+    return Surveyed(key, path, files, pixels, seen, width, height, text, labels=labels)
+
+
+def _decoded(names: Sequence[str], members: Mapping[str, bytes], nodata: float | None) -> tuple[list[np.ndarray], str]:
+    """(the pictures, or else the first raster as one, uint8 (H, W, 3); sha256 of the pixels of all these members)."""
+    pictures, rasters = [], []
+    hashed = hashlib.sha256()
+    for name in names:
+        pixels = decode_raster(members[name]) if name.startswith("raster") else decode_image(members[name])
+        (rasters if name.startswith("raster") else pictures).append(pixels)
+        hashed.update(f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes())
+    return pictures or [raster_picture(raster, nodata) for raster in rasters[:1]], hashed.hexdigest()
+
+
+def _labels(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
+    """What is to be learnt from the pictures beside words: the same picture with another mask is another sample."""
+    told = {name: meta[name] for name in ("regions", "number") if meta.get(name) not in (None, [])}
+    mask = members.get("mask")
+    if not told and mask is None:
+        return ""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode() + (mask or b"")).hexdigest()

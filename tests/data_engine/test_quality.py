@@ -7,20 +7,20 @@ import json
 
 import numpy as np
 import pytest
-from affine import Affine
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rasterio.io import MemoryFile
 
 from data_engine.image_shards import BuildSettings, build_image_shards
+from data_engine.index import ShardIndex
 from data_engine.quality.checks import Limits, contamination, duplicates, filtered
 from data_engine.quality.clean import examined, main, report_of, write_report
 from data_engine.quality.groups import equal_groups, joined_groups
 from data_engine.quality.perceptual import distance, near_pairs, near_pairs_reference, perceptual_hash
 from data_engine.quality.survey import Surveyed, survey
 from data_engine.quality.texts import overlap, sample_text, shingles, similar_texts, without_thinking, word_runs
-from data_engine.stored_sample import StoredFile, StoredSample, Turn
+from data_engine.stored_sample import Region, StoredFile, StoredSample
 from mmzoo.errors import InputError
 from tests.data_engine.made_sources import ListSource, built
 
@@ -53,13 +53,6 @@ def test_a_look_survives_size_and_light_but_not_another_picture(pixels):
     darker = (pixels(1, 48, 64) * 0.8).astype(np.uint8)
     look, dark, another = (perceptual_hash(image) or 0 for image in (one, darker, other))
     assert distance(look, dark) <= 6 < distance(look, another)
-
-
-def test_plain_areas_do_not_look_alike():
-    assert perceptual_hash(np.full((64, 64, 3), 9, np.uint8)) is None
-    faint = np.full((64, 64, 3), 100, np.uint8)
-    faint[:, 32:] = 101
-    assert perceptual_hash(faint) is not None
 
 
 def test_similar_texts_are_exactly_those_over_the_threshold():
@@ -157,47 +150,6 @@ def test_a_copy_of_what_goes_anyway_stays():
     assert [(removal.row, removal.check) for removal in removed] == [(0, "min-side")]
 
 
-def compared(*files: bytes) -> StoredSample:
-    """What is asked of some pictures."""
-    turn = Turn("user", "<image>" * len(files) + " what has changed?")
-    images = tuple(StoredFile(f"{number}.png", data=data) for number, data in enumerate(files))
-    return StoredSample("", "", images=images, conversation=(turn,))
-
-
-def test_every_picture_of_a_sample_counts(tmp_path, encoded):
-    one, two, three = (encoded(scene(seed), "PNG") for seed in range(3))
-    jpeg = encoded(scene(1), "JPEG", quality=80)
-    given = [compared(one, two), compared(one, three), compared(one, two), compared(one, jpeg), compared(one)]
-    samples = survey(built(tmp_path / "s", ListSource(name="s", given=tuple(given))).index)
-    found = [(removal.row, removal.check) for removal in examined(samples, {}, Limits())]
-    assert found == [(2, "same file"), (3, "similar picture")]
-    exam = survey(built(tmp_path / "e", ListSource(name="e", given=(compared(three),))).index)
-    tested = examined(samples[:2], {"exam": exam}, Limits(eval_overlap=1.0))
-    assert (1, "picture of an evaluation set") in [(removal.row, removal.check) for removal in tested]
-
-
-def test_rasters_of_one_caption_are_no_copies(tmp_path, raster_bytes):
-    files = [StoredFile(f"{seed}.tif", data=raster_bytes(seed)) for seed in (0, 1, 0)]
-    given = tuple(StoredSample("", "", rasters=(file,), text="open water, no wind") for file in files)
-    samples = survey(built(tmp_path / "s", ListSource(name="s", given=given)).index)
-    found = [(removal.row, removal.check) for removal in examined(samples, {}, Limits())]
-    assert found == [(2, "same file")]
-
-
-@pytest.fixture
-def raster_bytes():
-    """raster_bytes(seed) -> a GeoTIFF of 4 x 4 px."""
-
-    def make(seed: int) -> bytes:
-        with MemoryFile() as file:
-            place = {"crs": "EPSG:3395", "transform": Affine(10, 0, 500, 0, -10, 900)}
-            with file.open(driver="GTiff", width=4, height=4, count=1, dtype="uint8", **place) as target:
-                target.write(np.random.default_rng(seed).integers(0, 255, (1, 4, 4), np.uint8))
-            return bytes(file.read())
-
-    return make
-
-
 def scene(seed):
     """A picture with structure at all the frequencies that the hash looks at, as photographs have."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
@@ -233,6 +185,93 @@ def test_the_command(tmp_path, encoded, capsys):
         main(arguments, "clean")
     with pytest.raises(InputError, match="--eval-overlap must be"):
         main([*arguments, "--eval-overlap", "7"], "clean")
+
+
+def geotiff(pixels, **profile):
+    with rasterio.MemoryFile() as file:
+        height, width = pixels.shape
+        grid = {"crs": "EPSG:32631", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 4e6)}
+        with file.open(
+            driver="GTiff", count=1, height=height, width=width, dtype=pixels.dtype, **grid, **profile
+        ) as tif:
+            tif.write(pixels, 1)
+        return StoredFile("scene.tif", data=bytes(file.getbuffer()))
+
+
+@pytest.fixture
+def cleaned(tmp_path, encoded):
+    """cleaned(samples, exam) -> [(number of the sample from 0, check)] of shards made of these samples."""
+
+    def shown(seed, form="PNG", **options):
+        return StoredFile(f"{seed}.{form.lower()}", data=encoded(scene(seed), form, **options))
+
+    def clean(samples, exam=()):
+        surveys = []
+        for name, wanted in (("mine", samples), ("exam", exam)):
+            listed = [StoredSample(key="", source="", **fields) for fields in wanted(shown)] if wanted else []
+            source = ListSource(name=name, given=tuple(listed))
+            surveys.append(survey(built(tmp_path / name, source).index) if listed else [])
+        removed = examined(surveys[0], {"exam": surveys[1]}, Limits())
+        return [(removal.row, removal.check) for removal in removed]
+
+    return clean
+
+
+def test_every_picture_of_a_sample_counts(cleaned):
+    def samples(shown):
+        pairs = ((1, 2), (1, 3), (1, 2), (4, 5))
+        return [{"images": (shown(one), shown(two))} for one, two in pairs]
+
+    copies = [(2, "same file")]
+    assert cleaned(samples) == copies
+
+
+def test_a_second_picture_of_the_exam_is_found(cleaned):
+    def exam(shown):
+        return [{"images": (shown(9), shown(5, "JPEG", quality=60))}]
+
+    assert cleaned(lambda shown: [{"images": (shown(4), shown(5))}], exam) == [(0, "picture of an evaluation set")]
+
+
+def test_another_mask_or_other_objects_make_another_sample(cleaned, encoded):
+    water = np.zeros((96, 96), np.uint8)
+    water[:40] = 1
+    masks = [StoredFile("m.png", data=encoded(pixels, "PNG")) for pixels in (water, 1 - water) * 2]
+    ship, ships = (Region("ship", box=(1, 1, 9, 9)),), (Region("ship", box=(2, 2, 9, 9)),)
+
+    def samples(shown):
+        masked = [{"images": (shown(1),), "mask": mask} for mask in masks]
+        boxed = [{"images": (shown(2),), "regions": regions} for regions in (ship, ships, ship)]
+        return [*masked, *boxed, {"images": (shown(2, "JPEG", quality=60),), "regions": ships}]
+
+    assert cleaned(samples) == [(row, "same file") for row in (2, 3, 6)] + [(7, "similar picture")]
+
+
+def test_rasters_are_looked_at(cleaned):
+    scenes = [scene(seed)[..., 0].astype(np.float32) * 30 for seed in (1, 2)]
+    noisy = scenes[0] + np.random.default_rng(0).normal(0, 40, scenes[0].shape).astype(np.float32)
+    label = geotiff((scenes[0] > 4000).astype(np.uint8))
+
+    def samples(shown):
+        deflated = geotiff(scenes[0], compress="deflate")
+        rasters = [geotiff(scenes[0]), deflated, geotiff(scenes[1]), geotiff(noisy)]
+        return [*({"rasters": (raster,)} for raster in rasters), {"rasters": (geotiff(scenes[0]), label)}]
+
+    found = cleaned(samples, lambda shown: [{"rasters": (geotiff(scenes[1] * 2),)}])
+    assert found[:3] == [(1, "same pixels"), (2, "picture of an evaluation set"), (3, "similar picture")]
+
+
+def test_plain_areas_look_like_nothing(tmp_path, encoded):
+    assert perceptual_hash(np.full((64, 64, 3), 9, np.uint8)) is None
+    faint = np.full((64, 64, 3), 100, np.uint8)
+    faint[:, 32:] = 101
+    assert perceptual_hash(faint) is not None
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for level in (0, 90, 255):
+        (folder / f"{level}.png").write_bytes(encoded(np.full((32, 32, 3), level, np.uint8), "PNG"))
+    build_image_shards(BuildSettings(folder, tmp_path / "shards", val_fraction=0))
+    assert examined(survey(ShardIndex.open(tmp_path / "shards")), {}, Limits()) == []
 
 
 def test_a_full_disk_leaves_no_half_report(tmp_path, monkeypatch):

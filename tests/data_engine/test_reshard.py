@@ -96,11 +96,13 @@ def test_a_picture_in_two_splits_is_a_leak(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
-    with (
-        pytest.raises(InputError, match=r"cannot write .*out: No space left on device"),
-        replaced_folder(tmp_path / "out", overwrite=False) as building,
-    ):
+def fill_the_disk(output):
+    with replaced_folder(output, overwrite=False) as building:
         (building / "half").write_text("x")
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"cannot write .*out: No space left on device"):
+        fill_the_disk(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from data_engine.quality.groups import equal_groups, joined_groups
-from data_engine.quality.perceptual import near_pairs, near_pairs_within
+from data_engine.quality.perceptual import distance, near_pairs, near_pairs_within
 from data_engine.quality.survey import Surveyed, looks
 from data_engine.quality.texts import similar_texts, word_runs
 from mmzoo.errors import InputError
@@ -50,8 +52,7 @@ class Removal:
 def duplicates(samples: Sequence[Surveyed], limits: Limits) -> Iterator[Removal]:
     """Copies: of each group the first row stays. A row is named by the strictest check that finds it."""
     listed = list(samples)
-    rows, hashes = looks(listed)
-    alike = [(int(rows[one]), int(rows[two])) for one, two in near_pairs_within(hashes, limits.look_distance)]
+    alike = [pair for pair in _alike(listed, limits.look_distance) if _one_sample(listed, pair, limits)]
     found = (
         ("same file", equal_groups([_with_text(sample, sample.file_hash) for sample in listed])),
         ("same pixels", equal_groups([_with_text(sample, sample.pixel_hash) for sample in listed])),
@@ -59,14 +60,14 @@ def duplicates(samples: Sequence[Surveyed], limits: Limits) -> Iterator[Removal]
             "same text",
             equal_groups([sample.text if not sample.file_hash and sample.text else None for sample in listed]),
         ),
-        ("similar picture", joined_groups(pair for pair in alike if _one_text(listed, pair, limits))),
+        ("similar picture", joined_groups(alike)),
         ("similar text", joined_groups(_picture_free(listed, limits))),
     )
     named: set[int] = set()
     for check, groups in found:
         for first, *others in groups:
             for row in others:
-                if row not in named:
+                if row not in named and not _relabelled(listed[first], listed[row]):
                     named.add(row)
                     yield Removal(row, check, f"as {listed[first].key}")
 
@@ -109,14 +110,37 @@ def filtered(samples: Sequence[Surveyed], limits: Limits) -> Iterator[Removal]:
             yield Removal(row, "max-text", f"{length} characters")
 
 
-def _with_text(sample: Surveyed, value: str | None) -> tuple[str, str] | None:
-    """A picture with other words is another sample."""
-    return None if value is None else (value, sample.text)
+def _with_text(sample: Surveyed, value: str | None) -> tuple[str, str, str] | None:
+    """A picture with other words, another mask or other objects is another sample."""
+    return None if value is None else (value, sample.text, sample.labels)
 
 
-def _one_text(samples: Sequence[Surveyed], pair: tuple[int, int], limits: Limits) -> bool:
-    one, two = (samples[row].text for row in pair)
-    return one == two or bool(similar_texts([one, two], limits.text_overlap))
+def _alike(samples: Sequence[Surveyed], limit: int) -> list[tuple[int, int]]:
+    """Rows with as many pictures, each of which looks like the other's in its place."""
+    rows = np.array([row for row, sample in enumerate(samples) if sample.looks], np.int64)
+    firsts = np.array([samples[row].looks[0] for row in rows], np.uint64)
+    pairs = [(int(rows[one]), int(rows[two])) for one, two in near_pairs_within(firsts, limit)]
+    return [
+        (one, two)
+        for one, two in pairs
+        if len(samples[one].looks) == len(samples[two].looks)
+        and all(
+            distance(mine, theirs) <= limit for mine, theirs in zip(samples[one].looks, samples[two].looks, strict=True)
+        )
+    ]
+
+
+def _relabelled(one: Surveyed, two: Surveyed) -> bool:
+    """Equal pixels, other labels. Of other pixels they are not compared: the boxes of a smaller copy differ."""
+    return one.pixel_hash is not None and one.pixel_hash == two.pixel_hash and one.labels != two.labels
+
+
+def _one_sample(samples: Sequence[Surveyed], pair: tuple[int, int], limits: Limits) -> bool:
+    """Whether similar pictures have similar words, and are no pair of `_relabelled`."""
+    one, two = (samples[row] for row in pair)
+    if _relabelled(one, two):
+        return False
+    return one.text == two.text or bool(similar_texts([one.text, two.text], limits.text_overlap))
 
 
 def _picture_free(samples: Sequence[Surveyed], limits: Limits) -> list[tuple[int, int]]:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,9 +16,11 @@ from data_engine.quality.checks import Limits, contamination, duplicates, filter
 from data_engine.quality.clean import examined, main
 from data_engine.quality.groups import equal_groups, joined_groups
 from data_engine.quality.perceptual import near_pairs, near_pairs_reference, perceptual_hash
-from data_engine.quality.survey import Surveyed
+from data_engine.quality.survey import Surveyed, survey
 from data_engine.quality.texts import overlap, sample_text, shingles, similar_texts, without_thinking, word_runs
+from data_engine.stored_sample import Region, StoredFile, StoredSample
 from mmzoo.errors import InputError
+from tests.data_engine.made_sources import ListSource, built
 
 QUESTION = "how many white aeroplanes stand on the long grey apron beside the second terminal of the airport today"
 
@@ -81,12 +84,12 @@ def test_thinking_is_removed_and_half_a_tag_is_refused():
 
 def test_the_strictest_check_names_a_copy_and_the_first_stays():
     samples = [
-        Surveyed("a", "a", "f1", "p1", 0, 9, 9),
-        Surveyed("b", "b", "f2", "p1", 0, 9, 9),
-        Surveyed("c", "c", "f1", "p1", 0, 9, 9),
-        Surveyed("d", "d", "f3", "p3", 0b111111, 9, 9),
-        Surveyed("e", "e", "f1", "p1", 0, 9, 9, text="the same picture under another question"),
-        Surveyed("f", "f", "f4", "p4", 2**40 - 1, 9, 9),
+        Surveyed("a", "a", "f1", "p1", (0,), 9, 9),
+        Surveyed("b", "b", "f2", "p1", (0,), 9, 9),
+        Surveyed("c", "c", "f1", "p1", (0,), 9, 9),
+        Surveyed("d", "d", "f3", "p3", (0b111111,), 9, 9),
+        Surveyed("e", "e", "f1", "p1", (0,), 9, 9, text="the same picture under another question"),
+        Surveyed("f", "f", "f4", "p4", (2**40 - 1,), 9, 9),
     ]
     found = {(samples[removal.row].key, removal.check) for removal in duplicates(samples, Limits())}
     assert found == {("b", "same pixels"), ("c", "same file"), ("d", "similar picture")}
@@ -96,7 +99,7 @@ def test_the_strictest_check_names_a_copy_and_the_first_stays():
 def test_texts_are_copies_only_without_pictures():
     samples = [text("a", QUESTION), text("b", QUESTION), text("c", QUESTION + " please")]
     assert [removal.check for removal in duplicates(samples, Limits())] == ["same text", "similar text"]
-    shown = [text(str(row), QUESTION, file_hash=str(row), look=row * (2**60 // 7)) for row in range(3)]
+    shown = [text(str(row), QUESTION, file_hash=str(row), looks=(row * (2**60 // 7),)) for row in range(3)]
     assert list(duplicates(shown, Limits(look_distance=0))) == []
 
 
@@ -125,9 +128,9 @@ def test_the_share_decides():
 
 def test_filters():
     samples = [
-        Surveyed("ok", "ok", "f", "p", 1, 100, 60, "12345"),
-        Surveyed("small", "", "g", "q", 2, 100, 40, "12345"),
-        Surveyed("long", "", "h", "r", 3, 301, 100, "12345"),
+        Surveyed("ok", "ok", "f", "p", (1,), 100, 60, "12345"),
+        Surveyed("small", "", "g", "q", (2,), 100, 40, "12345"),
+        Surveyed("long", "", "h", "r", (3,), 301, 100, "12345"),
         text("terse", "1234"),
         text("wordy", "1" * 11),
         Surveyed("bad", "bad", broken="cannot be decoded"),
@@ -140,7 +143,7 @@ def test_filters():
 def test_a_copy_of_what_goes_anyway_stays():
     samples = [text("a", "x" * 20), text("b", "x" * 20)]
     assert len(examined(samples, {}, Limits())) == 1
-    small = [Surveyed("a", "a", "f", "p", 1, 5, 5), Surveyed("b", "b", "g", "p", 1, 50, 50)]
+    small = [Surveyed("a", "a", "f", "p", (1,), 5, 5), Surveyed("b", "b", "g", "p", (1,), 50, 50)]
     removed = examined(small, {}, Limits(min_side=10, look_distance=0))
     assert [(removal.row, removal.check) for removal in removed] == [(0, "min-side")]
 
@@ -180,3 +183,77 @@ def test_the_command(tmp_path, encoded, capsys):
         main(arguments, "clean")
     with pytest.raises(InputError, match="--eval-overlap must be"):
         main([*arguments, "--eval-overlap", "7"], "clean")
+
+
+def geotiff(pixels, **profile):
+    with rasterio.MemoryFile() as file:
+        height, width = pixels.shape
+        grid = {"crs": "EPSG:32631", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 4e6)}
+        with file.open(
+            driver="GTiff", count=1, height=height, width=width, dtype=pixels.dtype, **grid, **profile
+        ) as tif:
+            tif.write(pixels, 1)
+        return StoredFile("scene.tif", data=bytes(file.getbuffer()))
+
+
+@pytest.fixture
+def cleaned(tmp_path, encoded):
+    """cleaned(samples, exam) -> [(number of the sample from 0, check)] of shards made of these samples."""
+
+    def shown(seed, form="PNG", **options):
+        return StoredFile(f"{seed}.{form.lower()}", data=encoded(scene(seed), form, **options))
+
+    def clean(samples, exam=()):
+        surveys = []
+        for name, wanted in (("mine", samples), ("exam", exam)):
+            listed = [StoredSample(key="", source="", **fields) for fields in wanted(shown)] if wanted else []
+            source = ListSource(name=name, given=tuple(listed))
+            surveys.append(survey(built(tmp_path / name, source).index) if listed else [])
+        removed = examined(surveys[0], {"exam": surveys[1]}, Limits())
+        return [(removal.row, removal.check) for removal in removed]
+
+    return clean
+
+
+def test_every_picture_of_a_sample_counts(cleaned):
+    def samples(shown):
+        pairs = ((1, 2), (1, 3), (1, 2), (4, 5))
+        return [{"images": (shown(one), shown(two))} for one, two in pairs]
+
+    copies = [(2, "same file")]
+    assert cleaned(samples) == copies
+
+
+def test_a_second_picture_of_the_exam_is_found(cleaned):
+    def exam(shown):
+        return [{"images": (shown(9), shown(5, "JPEG", quality=60))}]
+
+    assert cleaned(lambda shown: [{"images": (shown(4), shown(5))}], exam) == [(0, "picture of an evaluation set")]
+
+
+def test_another_mask_or_other_objects_make_another_sample(cleaned, encoded):
+    water = np.zeros((96, 96), np.uint8)
+    water[:40] = 1
+    masks = [StoredFile("m.png", data=encoded(pixels, "PNG")) for pixels in (water, 1 - water) * 2]
+    ship, ships = (Region("ship", box=(1, 1, 9, 9)),), (Region("ship", box=(2, 2, 9, 9)),)
+
+    def samples(shown):
+        masked = [{"images": (shown(1),), "mask": mask} for mask in masks]
+        boxed = [{"images": (shown(2),), "regions": regions} for regions in (ship, ships, ship)]
+        return [*masked, *boxed, {"images": (shown(2, "JPEG", quality=60),), "regions": ships}]
+
+    assert cleaned(samples) == [(row, "same file") for row in (2, 3, 6)] + [(7, "similar picture")]
+
+
+def test_rasters_are_looked_at(cleaned):
+    scenes = [scene(seed)[..., 0].astype(np.float32) * 30 for seed in (1, 2)]
+    noisy = scenes[0] + np.random.default_rng(0).normal(0, 40, scenes[0].shape).astype(np.float32)
+    label = geotiff((scenes[0] > 4000).astype(np.uint8))
+
+    def samples(shown):
+        deflated = geotiff(scenes[0], compress="deflate")
+        rasters = [geotiff(scenes[0]), deflated, geotiff(scenes[1]), geotiff(noisy)]
+        return [*({"rasters": (raster,)} for raster in rasters), {"rasters": (geotiff(scenes[0]), label)}]
+
+    found = cleaned(samples, lambda shown: [{"rasters": (geotiff(scenes[1] * 2),)}])
+    assert found[:3] == [(1, "same pixels"), (2, "picture of an evaluation set"), (3, "similar picture")]

@@ -17,7 +17,8 @@ from typing import Any
 
 from data_engine.build_config import PlacedSource
 from data_engine.record_members import RecordMembers, pack_record
-from data_engine.shards import BLOCK, member_header, padded
+from data_engine.record_rows import record_row
+from data_engine.shards import member_header, padded
 from data_engine.stored_sample import StoredFile, StoredSample
 from mmzoo.errors import InputError
 
@@ -80,8 +81,8 @@ def read_parts(sources: Sequence[PlacedSource]) -> Iterator[Part]:
 class PartFile:
     """A part that is written: `<name>.tar`, the members of its samples, and `<name>.json`, what is known of them.
 
-    `rows`: one a sound sample, in order; see `_row`. `rejected`: of the others source, origin, key, reason. `rules`:
-    how often each image rule of decode.py applied.
+    `rows`: one a sound sample, in order; see record_rows.py. `rejected`: of the others source, origin, key, reason.
+    `rules`: how often each image rule of decode.py applied.
     """
 
     name: str
@@ -113,7 +114,7 @@ def write_part(folder: Path, name: str, samples: Sequence[StoredSample]) -> None
                 where = {"source": sample.source, "origin": sample.origin, "key": sample.key}
                 rejected.append({**where, "reason": str(mistake)})
                 continue
-            rows.append(_row(sample, record, _write(file, sample.key, record)))
+            rows.append(record_row(sample, record, _write(file, sample.key, record)))
         size = file.tell()
         _flush(file)
     building.rename(folder / f"{name}.tar")
@@ -138,34 +139,3 @@ def _write(file: Any, key: str, record: RecordMembers) -> list[tuple[str, int, i
         places.append((name, file.tell() - start, len(data)))
         file.write(data + bytes(padded(len(data)) - len(data)))
     return places
-
-
-def _row(sample: StoredSample, record: RecordMembers, places: list[tuple[str, int, int]]) -> dict[str, Any]:
-    """What the index and the card need of a sample; `bytes` counts headers and padding, `hashes` decide its split."""
-    content = record.content
-    spoken = json.dumps([content["conversation"], content["text"]], ensure_ascii=False)
-    return {
-        "key": sample.key,
-        "source": sample.source,
-        "places": places,
-        "extensions": [extension for extension, _ in record.members.values()],
-        "bytes": sum(BLOCK + padded(size) for _, _, size in places),
-        "text": sample.text_characters,
-        "sizes": record.image_sizes,
-        "extent": record.extent,
-        "hashes": record.hashes or [hashlib.sha256(spoken.encode("utf-8", "backslashreplace")).hexdigest()],
-        "names": [file.name for file in sample.files[:1]],
-        "license": sample.license,
-        "formats": [entry.get("format", "GeoTIFF") for name in ("images", "rasters") for entry in content[name]],
-        "labels": dict(Counter(region.label for region in sample.regions)),
-        "turns": len(sample.conversation),
-        "fields": sorted(_held(sample)),
-    }
-
-
-def _held(sample: StoredSample) -> set[str]:
-    """The typed fields that a sample has."""
-    names = ("images", "rasters", "mask", "conversation", "text", "number")
-    held = {name for name in names if getattr(sample, name) not in (None, ())}
-    shapes = {"boxes": "box", "quads": "quad", "polygons": "polygons", "run_lengths": "rle"}
-    return held | {name for name, shape in shapes.items() if any(getattr(region, shape) for region in sample.regions)}

@@ -276,9 +276,15 @@ class _Shard:
 def _description(config: BuildConfig) -> dict[str, Any]:
     """What index.json says of how the set was made."""
     names = [each.source.name for each in config.sources]
+    placed = {
+        each.source.name: {"split": each.split, "group": each.group and each.group.pattern}
+        for each in config.sources
+        if each.split or each.group
+    }
     return {
         "source": names[0] if len(names) == 1 else config.output.resolve().name,
-        "splits": {"names": list(SPLITS), "method": "hash", "val_fraction": config.val_fraction},
+        "splits": {"names": list(SPLITS), "method": "hash", "val_fraction": config.val_fraction}
+        | ({"placed": placed} if placed else {}),
         "arguments": {"shard_bytes": config.shard_bytes},
     }
 

@@ -55,6 +55,9 @@ def _codes_fault(data: bytes, field: CodesField) -> str | None:
 def _lint_group(shard: str, group: Group) -> Iterator[Finding]:
     images = [member for member in group.members if member.extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
     records = [member for member in group.members if member.extension.rpartition(".")[2] == "json"]
+    meta = _read_json(records[0].data) if records and records[0].data else None
+    if isinstance(meta, str):  # first: without its json a record looks like an image with too many members
+        yield Finding(shard, group.key, records[0].offset, meta)
     for name, members in (("image", images), ("json", records)):
         if len(members) != 1:
             what = f"missing pair member: no {name}" if not members else f"{len(members)} {name} members under one key"
@@ -62,11 +65,6 @@ def _lint_group(shard: str, group: Group) -> Iterator[Finding]:
     for member in group.members:
         if not member.data:
             yield Finding(shard, group.key, member.offset, f"zero-length member .{member.extension}")
-    meta = None
-    if records and records[0].data:
-        meta = _read_json(records[0].data)
-        if isinstance(meta, str):
-            yield Finding(shard, group.key, records[0].offset, meta)
     if images and images[0].data:
         for what in _image_faults(images[0].data, meta if isinstance(meta, dict) else None):
             yield Finding(shard, group.key, images[0].offset, what)

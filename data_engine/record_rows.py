@@ -65,13 +65,23 @@ def copy_record(writer: ShardWriter, key: str, members: Mapping[str, bytes]) -> 
     """
     content = read_record(members["json"])
     sample = unpack_record(key, members)
-    entries = [*content["images"], *([content["mask"]] if content["mask"] else []), *content["rasters"]]
-    extensions = {"json": "json", **{entry["field"]: entry["extension"] for entry in entries}}
+    extensions = _extensions(content)
     record = RecordMembers({name: (extensions[name], members[name]) for name in extensions}, content)
     placed = writer.add(key, dict(record.members.values()))
     start = placed[0].offset - BLOCK
     places = [(name, place.offset - start, place.size) for name, place in zip(record.members, placed, strict=True)]
     return record_row(sample, record, places), (placed[0].shard, start)
+
+
+def fields_by_extension(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The members of a sound record by field, of those by extension."""
+    return {field: members[extension] for field, extension in _extensions(read_record(members["json"])).items()}
+
+
+def _extensions(content: Mapping[str, Any]) -> dict[str, str]:
+    """{field: extension} of the members that the json of a record lists, in their order, itself first."""
+    entries = [*content["images"], *([content["mask"]] if content["mask"] else []), *content["rasters"]]
+    return {"json": "json", **{entry["field"]: entry["extension"] for entry in entries}}
 
 
 def row_fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -28,10 +28,12 @@ from typing import Any
 from data_engine.build_config import BuildConfig
 from data_engine.build_parts import Part, PartFile, read_part, read_parts, write_part
 from data_engine.build_splits import split_rows
+from data_engine.data_card import inline
 from data_engine.energon_meta import check_energon, sample_places, write_energon
 from data_engine.output_folder import BUILD_FILE, CARD_FILE, CARD_PAGE, REJECTED_FILE, check_output, put_in_place
 from data_engine.progress import tracked
 from data_engine.record_folder import WrittenRecords, finish_records, json_text, write_text
+from data_engine.record_transforms import summed
 from data_engine.shards import END_OF_TAR, ShardFile, shard_name
 from data_engine.splits import SPLITS
 from mmzoo.errors import InputError
@@ -54,7 +56,7 @@ def build_records(config: BuildConfig) -> RecordSummary:
     """Builds, or finds that nothing is to be done. InputError for a user's mistake; parts that are whole stay."""
     output = config.output.resolve()
     earlier = _earlier(output)
-    if earlier and earlier["fingerprint"] == _fingerprint(config, (part.name for part in read_parts(config.sources))):
+    if earlier and earlier["fingerprint"] == _fingerprint(config, (part.name for part in read_parts(config))):
         card = json.loads((output / CARD_FILE).read_bytes())
         return RecordSummary(str(config.output), earlier["identity"], False, 0, card)
     check_output(output, config.overwrite)
@@ -114,7 +116,7 @@ def _write_parts(config: BuildConfig, work: Path) -> tuple[list[PartFile], int]:
     """All parts, in order, and how many were there already."""
     parts: list[PartFile] = []
     reused = 0
-    with _writers(config.workers) as submit:
+    with _writers(config.workers, config.transforms) as submit:
         waiting: deque[tuple[str, Future[None] | None]] = deque()
 
         def take() -> None:
@@ -128,7 +130,7 @@ def _write_parts(config: BuildConfig, work: Path) -> tuple[list[PartFile], int]:
             _check_rejected(config, parts)
 
         try:
-            for part in tracked(read_parts(config.sources), "building, parts", None):
+            for part in tracked(read_parts(config), "building, parts", None):
                 known = read_part(work, part.name) is not None
                 reused += known
                 waiting.append((part.name, None if known else submit(work, part)))
@@ -156,13 +158,13 @@ def _check_rejected(config: BuildConfig, parts: Sequence[PartFile]) -> None:
 
 
 @contextmanager
-def _writers(workers: int) -> Iterator[Any]:
+def _writers(workers: int, transforms: Sequence[str] = ()) -> Iterator[Any]:
     """submit(folder, part) -> a future; with one worker the part is written at once, in this process."""
     if workers == 1:
 
         def at_once(folder: Path, part: Part) -> Future[None]:
             future: Future[None] = Future()
-            write_part(folder, part.name, part.samples)
+            write_part(folder, part.name, part.samples, transforms)
             future.set_result(None)
             return future
 
@@ -171,7 +173,7 @@ def _writers(workers: int) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of whoever calls
     with ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(),)) as pool:
         try:
-            yield lambda folder, part: pool.submit(write_part, folder, part.name, part.samples)
+            yield lambda folder, part: pool.submit(write_part, folder, part.name, part.samples, transforms)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -201,7 +203,11 @@ def _finish(config: BuildConfig, work: Path, parts: Sequence[PartFile], reused: 
     rules = Counter()
     for part in parts:
         rules.update(part.rules)
-    notes = {"image_rules": dict(sorted((+rules).items()))}
+    notes: dict[str, Any] = {"image_rules": dict(sorted((+rules).items()))}
+    if config.without:
+        notes["left_out"] = dict(sorted(Counter(each.check for each in config.without.values()).items()))
+    if config.transforms:
+        notes["transforms"] = summed([part.transforms for part in parts], config.transforms)
     written = WrittenRecords(rows, splits, places, shards, rejected, notes)
     card = finish_records(folder, config.output.resolve().name, written, _description(config))
     if config.energon:
@@ -286,6 +292,8 @@ def _description(config: BuildConfig) -> dict[str, Any]:
         "splits": {"names": list(SPLITS), "method": "hash", "val_fraction": config.val_fraction}
         | ({"placed": placed} if placed else {}),
         "arguments": {"shard_bytes": config.shard_bytes},
+        **({"left_out": len(config.without)} if config.without else {}),
+        **({"transforms": list(config.transforms)} if config.transforms else {}),
     }
 
 
@@ -301,6 +309,9 @@ def summary_text(summary: RecordSummary) -> str:
     ]
     lines += [f"  {name}: {entry['samples']}" for name, entry in card["sources"].items()]
     lines += [f"{summary.reused} parts of an earlier start were used again"] if summary.reused else []
+    left_out = card.get("left_out", {})
+    lines += [f"{sum(left_out.values())} left out ({inline(left_out)})"] if left_out else []
+    lines += [f"{name}: {inline(counts)}" for name, counts in card.get("transforms", {}).items()]
     lines += [f"{card['rejected']} rejected, see {REJECTED_FILE}"] if card["rejected"] else []
     return "\n".join([*lines, f"card: {CARD_PAGE}"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,24 @@ LEFT_OUT = "left out"  # the `action`, in a repairs.jsonl, of a sample that is g
 NOT_NAMED = "no check named"
 
 
-def read_removals(file: Path) -> dict[str, str]:
-    """{key: the check that removed it} of a removed.jsonl or repairs.jsonl. InputError, with file and line."""
-    found: dict[str, str] = {}
+@dataclass(frozen=True, slots=True)
+class ListedRemoval:
+    """Why a sample is on a list, and where it came from: its file, or file and line; None where the list is silent."""
+
+    check: str
+    path: str | None = None
+
+
+def read_removals(file: Path) -> dict[str, ListedRemoval]:
+    """The keys of a removed.jsonl or repairs.jsonl, and why. InputError, with file and line."""
+    found: dict[str, ListedRemoval] = {}
     try:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             row = _row(line, f"{file}, line {number}")
             if row.get("action", LEFT_OUT) == LEFT_OUT:
-                found.setdefault(row["key"], str(row.get("check", NOT_NAMED)))
+                path = row.get("path")
+                removal = ListedRemoval(str(row.get("check", NOT_NAMED)), path if isinstance(path, str) else None)
+                found.setdefault(row["key"], removal)
     except OSError as fault:
         raise InputError(f"cannot read {file}: {fault.strerror}. Take the removed.jsonl of mmzoo data clean") from None
     except UnicodeDecodeError as fault:

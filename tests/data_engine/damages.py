@@ -21,7 +21,8 @@ Entry = tuple[tarfile.TarInfo, bytes]
 
 def members(folder: Path) -> list[Entry]:
     with tarfile.open(folder / TAR) as archive:
-        return [(info, archive.extractfile(info).read()) for info in archive.getmembers()]
+        streams = [(info, archive.extractfile(info)) for info in archive.getmembers()]
+        return [(info, stream.read()) for info, stream in streams if stream]
 
 
 def rewrite(folder: Path, entries: Sequence[Entry]) -> None:

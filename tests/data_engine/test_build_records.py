@@ -284,7 +284,7 @@ def test_sources_follow_each_other_by_their_keys(tmp_path):
     assert config_of(tmp_path, *given).shaping == config_of(tmp_path / "other", *given, workers=3).shaping
 
 
-def main_of_build(config: Path) -> None:
+def built_from(config: Path) -> None:
     build_records(read_config(config))
 
 
@@ -334,7 +334,7 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path, config, row, message):
     content = {**yaml.safe_load(config.read_text()), "without": removal_list(tmp_path, row)}
     config.write_text(yaml.safe_dump(content))
     with pytest.raises(InputError, match=message):
-        main_of_build(config)
+        built_from(config)
     assert not (tmp_path / "mix").exists()
 
 

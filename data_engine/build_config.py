@@ -5,6 +5,8 @@
     val_fraction: 0.1           # share in the split val, by hash; see build_splits.py
     workers: 2                  # processes; the result does not depend on it
     max_rejected: 0             # damaged or absent files that are put up with, each listed in rejected.jsonl
+    without: removed.jsonl      # a list of mmzoo data clean, or repairs.jsonl: samples of these sources to leave out
+    transforms: [without_thinking]  # changes to each sample, see record_transforms.py
     energon: CaptioningSample   # also write .nv-meta, for Megatron-Energon; or VQASample, TextSample, ImageSample
     sources:
       - {kind: llava, name: notes, license: CC0-1.0, annotations: notes.json, images: photos}
@@ -29,6 +31,8 @@ import yaml
 
 from data_engine.byte_size import byte_size
 from data_engine.energon_meta import FIELD_MAPS
+from data_engine.record_transforms import TRANSFORMS
+from data_engine.removals import ListedRemoval, read_removals
 from data_engine.sources.source import Source, key_stem
 from data_engine.splits import SPLITS, group_pattern
 from mmzoo.errors import InputError, suggestion
@@ -43,6 +47,7 @@ KINDS = {
     "zoom_chain": "zoom_chain:ZoomChainSource",
     "image_masks": "image_masks:ImageMaskSource",
     "geotiff_pairs": "geotiff_pairs:GeotiffPairSource",
+    "images": "plain_images:PlainImageSource",
     "hugging_face": "hugging_face:HuggingFaceSource",
     "webdataset": "webdataset_tars:WebdatasetSource",
     "energon": "energon:EnergonSource",
@@ -62,7 +67,9 @@ class PlacedSource:
 
 @dataclass(frozen=True, slots=True)
 class BuildConfig:
-    """What to build. `shard_bytes`: bytes. `energon`: the sample type of the `.nv-meta` to write, or None."""
+    """What to build. `shard_bytes`: bytes. `energon`: the sample type of the `.nv-meta` to write, or None. `without`:
+    keys to leave out; `transforms`: names of TRANSFORMS, in their order.
+    """
 
     output: Path
     sources: tuple[PlacedSource, ...]
@@ -72,13 +79,17 @@ class BuildConfig:
     max_rejected: int = 0
     overwrite: bool = False
     energon: str | None = None
+    without: Mapping[str, ListedRemoval] = dataclasses.field(default_factory=dict)
+    transforms: tuple[str, ...] = ()
 
     @property
     def shaping(self) -> dict[str, Any]:
         """What the result follows from, beside the samples: all but output and workers."""
         places = [(each.source.name, each.split, each.group and each.group.pattern) for each in self.sources]
         names = ("shard_bytes", "val_fraction", "max_rejected", "energon")
-        return {**{name: getattr(self, name) for name in names}, "places": places}
+        chosen = {"without": sorted(self.without), "transforms": list(self.transforms)}
+        given = {name: value for name, value in chosen.items() if value}
+        return {**{name: getattr(self, name) for name in names}, "places": places, **given}
 
 
 def read_config(file: Path) -> BuildConfig:
@@ -96,7 +107,7 @@ def read_config(file: Path) -> BuildConfig:
 
 def parse_config(content: Mapping[str, Any], place: str) -> BuildConfig:
     """The config of a mapping; `place` begins every message."""
-    types_of = get_type_hints(BuildConfig) | {"shard_size": str | int, "sources": list}
+    types_of = get_type_hints(BuildConfig) | {"shard_size": str | int, "sources": list, "without": Path}
     del types_of["shard_bytes"]
     _check_keys(content, types_of, place)
     for name in ("output", "sources"):
@@ -109,6 +120,11 @@ def parse_config(content: Mapping[str, Any], place: str) -> BuildConfig:
         raise InputError(
             f"{place}: energon {given['energon']!r} is not known.{suggestion(given['energon'], FIELD_MAPS)}"
         )
+    for name in given.get("transforms", ()):
+        if name not in TRANSFORMS:
+            raise InputError(f"{place}: unknown transform {name!r}.{suggestion(name, TRANSFORMS)}")
+    if "without" in given:
+        given["without"] = read_removals(given["without"])
     config = BuildConfig(shard_bytes=_bytes(size, place), sources=sources, **given)
     if config.workers < 1 or config.max_rejected < 0 or not 0 <= config.val_fraction <= 1 or config.shard_bytes < 1:
         raise InputError(f"{place}: workers and shard_size are 1 or more, max_rejected 0 or more, val_fraction 0 to 1")

@@ -18,11 +18,11 @@ from pathlib import Path
 from data_engine.index import INDEX_FILE, INDEX_FOLDER
 from mmzoo.errors import InputError
 
-REJECTED_FILE = "rejected.jsonl"
+REJECTED_FILE, REPAIRS_FILE = "rejected.jsonl", "repairs.jsonl"
 BUILD_FILE, CARD_FILE, CARD_PAGE = "build.json", "data_card.json", "DATA_CARD.md"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUR_FILES = re.compile(
-    rf"shard-\d{{6}}\.tar(\.idx)?|{REJECTED_FILE}|{INDEX_FOLDER}|{INDEX_FOLDER}/({INDEX_FILE}|\w+\.npy)"
+    rf"shard-\d{{6}}\.tar(\.idx)?|{REJECTED_FILE}|{REPAIRS_FILE}|{INDEX_FOLDER}|{INDEX_FOLDER}/({INDEX_FILE}|\w+\.npy)"
     rf"|{BUILD_FILE}|{CARD_FILE}|{CARD_PAGE}|\.nv-meta|\.nv-meta/(\.info\.json|dataset\.yaml|split\.yaml|index\.(sqlite|uuid))"
 )
 

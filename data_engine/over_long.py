@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,12 @@ class Planned:
     def total(self) -> np.ndarray:
         """Tokens of each row."""
         return self.text + self.visual
+
+    def of_row(self, row: int) -> dict[str, Any]:
+        """What a transform is told about a row, as `planned` in its sample's meta."""
+        policy = int(self.policy[row])
+        tokens = {"text_tokens": int(self.text[row]), "visual_tokens": int(self.visual[row])}
+        return {**tokens, "policy": POLICIES[policy] if policy >= 0 else ""}
 
 
 def checked(policies: str | Sequence[str]) -> tuple[str, ...]:

@@ -102,6 +102,8 @@ def unpack_record(key: str, members: Mapping[str, bytes]) -> StoredSample:
             origin=content["origin"],
             meta=content["meta"],
         )
+    except InputError:
+        raise
     except (LookupError, TypeError, ValueError) as fault:
         raise InputError(f"json of the sample is incomplete ({type(fault).__name__}: {fault})") from None
 

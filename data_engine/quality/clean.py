@@ -1,7 +1,7 @@
 """`mmzoo data clean SHARDS`: which samples to leave out, and why: copies, test data, broken ones, filters.
 
 Writes `report.json`, `report.md` and `removed.jsonl` into a new folder and touches nothing else. One line of
-removed.jsonl is one sample: key, path, check, why.
+removed.jsonl is one sample: key, path, check, why, and the number of the picture, from 0, that a check is about.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def report_of(place: str, samples: Sequence[Surveyed], removed: Sequence[Removal
     return {
         "shards": place,
         "samples": len(samples),
+        "pictures": sum(len(sample.pictures) for sample in samples),
         "removed": len(removed),
         "kept": len(samples) - len(removed),
         "by_check": dict(sorted(Counter(removal.check for removal in removed).items())),
@@ -66,10 +67,7 @@ def markdown(report: dict[str, Any], samples: Sequence[Surveyed], removed: Seque
 
 def write_report(folder: Path, report: dict[str, Any], samples: Sequence[Surveyed], removed: Sequence[Removal]) -> None:
     """The three files, in a folder that must be new or empty. InputError: it is not, or cannot be written."""
-    rows = [
-        {"key": samples[removal.row].key, "path": samples[removal.row].path, "check": removal.check, "why": removal.why}
-        for removal in removed
-    ]
+    rows = [_listed(samples[removal.row], removal) for removal in removed]
     _check_new(folder)
     try:
         with replaced_folder(folder, overwrite=False) as building:  # half a list would leave half of the copies
@@ -86,6 +84,11 @@ def write_report(folder: Path, report: dict[str, Any], samples: Sequence[Surveye
 def _check_new(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty. Name another folder with -o")
+
+
+def _listed(sample: Surveyed, removal: Removal) -> dict[str, Any]:
+    line = {"key": sample.key, "path": sample.path, "check": removal.check, "why": removal.why}
+    return line if removal.picture is None else {**line, "picture": removal.picture}
 
 
 def _parser(prog: str) -> CommandParser:

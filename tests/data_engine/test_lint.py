@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -16,8 +15,7 @@ from data_engine.index import INDEX_FILE
 from data_engine.lint import lint_folder
 from data_engine.look import lint
 from mmzoo.errors import InputError
-
-TAR = "shard-000000.tar"
+from tests.data_engine.damages import TAR, change_json, members, rewrite
 
 
 @pytest.fixture
@@ -26,18 +24,6 @@ def folder(shard_folder):
     for path in folder.rglob("*"):  # so that damage done within the clock's resolution is newer
         os.utime(path, (1e9, 1e9))
     return folder
-
-
-def members(folder):
-    with tarfile.open(folder / TAR) as archive:
-        return [(info, archive.extractfile(info).read()) for info in archive.getmembers()]
-
-
-def rewrite(folder, entries):
-    with tarfile.open(folder / TAR, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for info, data in entries:
-            info.size = len(data) if info.isreg() else 0
-            archive.addfile(info, io.BytesIO(data))
 
 
 def whats(folder):
@@ -175,14 +161,6 @@ def test_pickle_under_an_image_name(folder):
     entries = members(folder)
     rewrite(folder, [(entries[0][0], b"\x80\x04K\x01."), *entries[1:]])
     only(folder, "not an image of a known format", ("sha256 of the",))
-
-
-def change_json(folder, change):
-    entries = members(folder)
-    number = next(number for number, (info, _) in enumerate(entries) if info.name.endswith("json"))
-    info, data = entries[number]
-    entries[number] = (info, change(data))
-    rewrite(folder, entries)
 
 
 @pytest.mark.parametrize(

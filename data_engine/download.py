@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,14 @@ def expecting(size: int, sha256: str) -> Callable[[Path], None]:
     return check
 
 
+def expecting_json(file: Path) -> None:
+    """The check of a JSON file of which nothing is known beforehand: a transfer that was cut shows in most cases."""
+    try:
+        json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as fault:
+        raise WrongBytesError(f"what arrived is not JSON ({fault})") from None
+
+
 def expecting_hash(sha256: str) -> Callable[[Path], None]:
     """The check of a file whose hash is known."""
 
@@ -111,8 +120,10 @@ def _refusal(url: str, attempts: int, fault: Exception) -> str:
     import aiohttp
 
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    if isinstance(fault, aiohttp.ClientResponseError):
-        reason = f"the server answers {fault.status} {fault.message}".rstrip()
+    if isinstance(fault, aiohttp.TooManyRedirects):
+        reason = "the server sends in a circle"
+    elif isinstance(fault, aiohttp.ClientResponseError):
+        reason = " ".join(f"the server answers {fault.status} {fault.message}".split())
     elif isinstance(fault, FileNotFoundError):
         reason = "there is no such file"
     elif isinstance(fault, TimeoutError):
@@ -121,7 +132,7 @@ def _refusal(url: str, attempts: int, fault: Exception) -> str:
         reason = " ".join(str(fault).split()) or type(fault).__name__
     advice = "Check the address and the permissions" if not _may_pass(fault) else "Try again later, or copy the shards"
     if isinstance(fault, WrongBytesError):
-        advice = "The file and its index differ: check the original with mmzoo data lint"
+        advice = "If it stays so, the original is damaged: check it with mmzoo data lint"
     elif isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "Free space, or name another data.init_args.cache_dir"
     return f"{url} could not be fetched, {tries}, at last: {reason}. {advice}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_engine.download import Transfer, expecting, expecting_hash, fetch
+from data_engine.download import Transfer, expecting, expecting_hash, expecting_json, fetch
 from data_engine.index import INDEX_FILE, INDEX_FOLDER, ShardIndex, read_description
 from data_engine.shard_cache import ShardCache, flush, locked
 from mmzoo.errors import InputError
@@ -126,7 +126,7 @@ def _fetch_description(url: str, folder: Path, settings: RemoteSettings) -> tupl
     file = folder / INDEX_FOLDER / INDEX_FILE
     file.parent.mkdir()
     address = f"{url}/{INDEX_FOLDER}/{INDEX_FILE}"
-    fetch(address, file, settings.transfer)
+    fetch(address, file, settings.transfer, expecting_json)
     try:
         content, identity = read_description(folder)
         names = [shard["name"] for shard in content["shards"] if shard["bytes"] and shard["sha256"]]

@@ -85,6 +85,13 @@ def test_a_fault_that_passes_is_not_noticed(folder, server, remote, fault):
     assert server.requests["offset.npy"] >= 2
 
 
+@pytest.mark.parametrize("fault", ["drop", "truncate", "short", 503])
+def test_an_index_that_was_cut_on_the_way_is_fetched_again(folder, server, remote, fault):
+    server.faults = {"index.json": [fault]}
+    assert open_index(server.url, remote).content == ShardIndex.open(folder).content
+    assert server.requests["index.json"] == 2
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

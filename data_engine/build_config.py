@@ -195,7 +195,7 @@ def _value(value: Any, wanted: Any, place: str) -> Any:
         return tuple(_value(each, inner[0], place) for each in value)
     if origin is dict and isinstance(value, dict):
         return {_value(key, inner[0], place): _value(each, inner[1], place) for key, each in value.items()}
-    if wanted is Path and isinstance(value, str) and value:
+    if wanted is Path and isinstance(value, str) and value and "\0" not in value:
         return Path(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.look import size_histogram
+from data_engine.look import printable, size_histogram
 
 LABELS_SHOWN = 50
 
@@ -77,7 +77,7 @@ def card_page(card: Mapping[str, Any], title: str) -> str:
     for name, entry in card["sources"].items():
         cells = [name, entry["samples"], *(inline(entry[part]) for part in ("splits", "fields", "licenses"))]
         cells += [f"{entry['bytes'] / 1e6:.1f}", entry["rejected"]]
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        lines.append("| " + " | ".join(printable(str(cell)).replace("|", "\\|") for cell in cells) + " |")
     titles = {
         "longer_side_px": "Longer side of the first image or raster, px",
         "text_characters": "Text of a sample, characters",
@@ -105,5 +105,6 @@ def inline(counts: Mapping[str, int]) -> str:
 
 
 def _bars(counts: Mapping[str, int]) -> list[str]:
+    counts = {printable(name): count for name, count in counts.items()}
     width, most = max(map(len, counts)), max(counts.values())
     return [f"    {name:>{width}}  {count:>9}  {'#' * -(-40 * count // most)}" for name, count in counts.items()]

@@ -50,6 +50,11 @@ def _bytes_of(index: ShardIndex, field: str) -> int:
     return int(index.column("size")[:, index.fields.index(field)].sum())
 
 
+def printable(text: str) -> str:
+    """The text with escapes for what would break a line, move a cursor or turn the direction of writing."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def size_histogram(sides: np.ndarray) -> dict[str, int]:
     """How many sides, in px, lie in each range between powers of two, e.g. {"128-255": 12}; empty ends are left out."""
     if not len(sides):

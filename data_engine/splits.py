@@ -71,7 +71,7 @@ def read_split_file(file: Path) -> dict[str, str]:
     """{relative path: "train" | "val"} from a JSON file. InputError: unreadable, or another shape."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise InputError(f"cannot read the split file {file}: {fault}") from None
     if not isinstance(content, dict):
         raise InputError(f'{file} must hold {{"relative path": "train" or "val"}}, not a {type(content).__name__}')

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_engine.index import ShardIndex
-from data_engine.look import size_histogram
+from data_engine.look import printable, size_histogram
 from data_engine.progress import tracked
 from data_engine.quality.texts import sample_text
 from data_engine.reader import ShardReader
@@ -79,7 +79,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [f"{name:<10}{found[name]}" for name in ("samples", "shards", "bytes")]
     for name in ("sources", "splits", "licences", "regions"):
         if found[name]:
-            lines.append(f"{name:<10}" + ", ".join(f"{key} {count}" for key, count in found[name].items()))
+            lines.append(f"{name:<10}" + ", ".join(f"{printable(key)} {count}" for key, count in found[name].items()))
     for name, values in found["histograms"].items():
         facts = ", ".join(f"{fact} {values[fact]}" for fact in ("min", "median", "p95", "max", "sum"))
         lines += ["", f"{name.replace('_', ' ')}: {facts}"]

@@ -90,7 +90,10 @@ class WebdatasetSource(Source):
 
     def samples(self) -> Iterator[StoredSample]:
         """See Source."""
-        tars = sorted(self.folder.glob(self.pattern))
+        try:
+            tars = sorted(self.folder.glob(self.pattern))
+        except (ValueError, NotImplementedError) as fault:
+            raise InputError(f"source {self.name!r}: pattern {self.pattern!r}: {fault}. Name files in folder") from None
         if not tars:
             raise InputError(f"no {self.pattern} in {self.folder}. Name the folder of the tars")
         number = 0

@@ -22,7 +22,7 @@ from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
 from data_engine.reshard import reshard
-from data_engine.stored_sample import StoredFile, StoredSample, Turn
+from data_engine.stored_sample import Region, StoredFile, StoredSample, Turn
 from mmzoo.cli import main
 from mmzoo.errors import InputError
 from tests.data_engine.conftest import encode, picture
@@ -95,6 +95,28 @@ def test_a_second_build_does_nothing_until_something_changed(tmp_path, config, c
     assert main(["data", "build", "-c", str(config), "--overwrite"]) == 0
     reader = ShardReader(ShardIndex.open(tmp_path / "mix"))
     assert (reader.sample(1).fields["image"] == picture(99)).all()
+
+
+def test_names_of_others_cannot_write_on_the_terminal_or_break_the_card(tmp_path, capsys):
+    odd = "car\x1b[31m\n# big\u202e"
+    image = StoredFile("a.png", data=encode(picture(1), "PNG"))
+    sample = StoredSample("", "", images=(image,), regions=(Region(odd, box=(0, 0, 2, 2)),), license="a\nb")
+    built(tmp_path / "out", ListSource(name="s", given=(sample,)))
+    assert main(["data", "stats", str(tmp_path / "out")]) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "out/DATA_CARD.md").read_text()):
+        assert "\x1b" not in text
+        assert r"car\x1b[31m\n# big\u202e" in text
+        assert r"a\nb 1" in text
+
+
+def test_paths_and_patterns_that_none_can_be_are_named(tmp_path, config):
+    content = yaml.safe_load(config.read_text())
+    with pytest.raises(InputError, match=r"output: .* a path is due"):
+        parse_config({**content, "output": "a\0b"}, "c")
+    for pattern in ("/etc/*", ""):
+        source = {"kind": "webdataset", "name": "w", "folder": str(tmp_path), "pattern": pattern}
+        with pytest.raises(InputError, match="source 'w': pattern"):
+            build_records(parse_config({**content, "sources": [source]}, "c"))
 
 
 def test_a_kill_in_the_last_steps_leaves_nothing_behind(tmp_path, config):

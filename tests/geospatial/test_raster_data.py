@@ -224,7 +224,7 @@ def test_files_without_a_partner_are_named(folder, raster_at, tmp_path):
         find_pairs(source(tmp_path), 0.2)
     with pytest.raises(InputError, match="neither a folder nor a"):
         find_pairs(RasterSource(str(tmp_path / "none")), 0.2)
-    with pytest.raises(InputError, match="source 'rasters': https://host/images is a URL, .* Download them"):
+    with pytest.raises(InputError, match=r"source 'rasters': https://host/images is a URL, .* Download them"):
         data(tmp_path, [RasterSource("https://host/images", str(tmp_path / "masks"))]).open_index()
 
 

@@ -134,9 +134,20 @@ def _settings(given: argparse.Namespace, image_size: int, digest: str) -> Segmen
     )
 
 
+def _joined(argv: list[str]) -> list[str]:
+    """`--roi -118.3,34,-118.2,35` as `--roi=-118.3,...`: argparse takes what begins with - for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined[-1:] == ["--roi"] and word[:1] == "-" and word[1:2].isdigit():
+            joined[-1] = f"--roi={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def main(argv: list[str], prog: str) -> int:
     """See the module. Exit code 0; InputError for everything a user can mend."""
-    given = _parser(prog).parse_args(argv)
+    given = _parser(prog).parse_args(_joined(argv))
     maps = map_files(given.scenes, given.out)
     if given.polygons:
         from geospatial.scene_polygons import polygon_file

@@ -17,11 +17,12 @@ from data_engine.build_splits import joined_sets
 from data_engine.index import key_hash, write_index
 from data_engine.output_folder import REJECTED_FILE, REPAIRS_FILE
 from data_engine.progress import tracked
-from data_engine.record_folder import WrittenRecords, finish_records
+from data_engine.record_folder import WrittenRecords, carry_energon, finish_records
 from data_engine.record_rows import Place, copy_record, fields_by_extension
 from data_engine.records import RECORDS
 from data_engine.repair_plan import KeptSample, Repair, RepairPlan, digest_of
 from data_engine.repair_splits import complete_splits, indexed_splits
+from data_engine.reshard_records import carried_notes
 from data_engine.shards import MemberPlace, ShardWriter
 from data_engine.sources.source import Source
 from data_engine.splits import SPLITS, group_pattern, groups_of, join_copies
@@ -152,8 +153,11 @@ def _write_records(job: RepairJob, kept: Sequence[KeptSample], more: dict[str, A
     old = {name: value for name, value in (job.content or {}).items() if name in ("source", "left_out")}
     drawn = {"names": job.split_names, "method": "hash", "val_fraction": job.fraction}
     description = {**old, "splits": dict(job.old_splits) or drawn, **more}
-    written = WrittenRecords(rows, splits, places, writer.shards, _rejected(job.source), {"repaired": more["repaired"]})
+    counts = more["repaired"]
+    notes = {**carried_notes([job.source], whole=not counts["left_out"] and not counts["lost"]), "repaired": counts}
+    written = WrittenRecords(rows, splits, places, writer.shards, _rejected(job.source), notes)
     finish_records(job.folder, job.title, written, description)
+    carry_energon(job.folder, [job.source], written)
     return unknown
 
 

@@ -86,7 +86,7 @@ def test_what_is_left_of_a_damage_is_sound_and_the_same(make, bomb, tmp_path, ca
     damaged = contents(folder)
     fraction = ["--val-fraction", str(FRACTION)] if damage.bare else []
     if fraction:
-        with pytest.raises(InputError, match="no longer says which split 4 of 4 samples"):
+        with pytest.raises(InputError, match="no longer says which split the samples belong to"):
             main([str(folder), "-o", str(output)], "repair")
         assert not output.exists()
     summary = repaired(folder, output, capsys, *fraction)
@@ -212,7 +212,7 @@ def test_what_no_repair_can_judge_is_refused(make, tmp_path):
     file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 9'))
     with pytest.raises(InputError, match=r"index\.json has schema version 9, this mmzoo knows 1\. Update"):
         main([str(folder), "-o", str(tmp_path / "other")], "repair")
-    with pytest.raises(InputError, match="no shard folder at"):
+    with pytest.raises(InputError, match="no shards .* in a folder at"):
         main([str(tmp_path / "absent"), "-o", str(tmp_path / "other")], "repair")
     with pytest.raises(InputError, match="exists and is not empty"):
         main([str(folder), "-o", str(output)], "repair")
@@ -255,7 +255,7 @@ def test_code_shards_are_repaired_where_their_index_describes_them(tmp_path, cap
             data = json.dumps({**meta, "height": 7, "mode": "RGB", "format": "PNG"}).encode()
             writer.add(f"k{number}", {"codes.npy": field.pack(np.full((2, 2, 1), number)), "json": data})
     with pytest.raises(InputError, match="holds codes, and no index says what they must be"):
-        main([str(tmp_path / "codes"), "-o", str(tmp_path / "new")], "repair")
+        main([str(tmp_path / "codes"), "-o", str(tmp_path / "new"), "--val-fraction", "0.5"], "repair")
     known = {"kind": "codes", "source": "s", "fields": ["codes", "json"], "codes": field.as_json(), "rules": {"a": 1}}
     known["splits"] = {"names": ["train", "val"], "val_fraction": 0.5}
     write_index(tmp_path / "codes", known, writer.shards, {"split": np.zeros(1, np.uint8)})

@@ -52,9 +52,10 @@ def reshard_records(
     notes = carried_notes([index.folder for index in sources], whole)
     if left_out:
         notes["left_out"] = _added([notes.get("left_out", {}), left_out])
+    notes["rejected"] = sum(index.content.get("rejected", 0) for index in sources)  # a URL gives the number alone
     written = WrittenRecords(rows, splits, places, writer.shards, carried_rejected(sources), notes)
     description = {
-        "rejected": sum(index.content.get("rejected", 0) for index in sources),
+        "rejected": notes["rejected"],
         "splits": {"names": list(SPLITS), "method": "kept"},
         "arguments": dict(arguments),
     }

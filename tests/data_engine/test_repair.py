@@ -212,7 +212,7 @@ def test_what_no_repair_can_judge_is_refused(make, tmp_path):
     file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 9'))
     with pytest.raises(InputError, match=r"index\.json has schema version 9, this mmzoo knows 1\. Update"):
         main([str(folder), "-o", str(tmp_path / "other")], "repair")
-    with pytest.raises(InputError, match="no shards .* in a folder at"):
+    with pytest.raises(InputError, match=r"no shards .* in a folder at"):
         main([str(tmp_path / "absent"), "-o", str(tmp_path / "other")], "repair")
     with pytest.raises(InputError, match="exists and is not empty"):
         main([str(folder), "-o", str(output)], "repair")

@@ -104,8 +104,12 @@ def _lint_identity(tar: Path, content: dict[str, Any] | None) -> Generator[Findi
     entry = next((shard for shard in (content or {}).get("shards", []) if shard["name"] == tar.name), None)
     if entry is None:
         return False
-    if file_sha256(tar) == entry["sha256"]:
-        return True
+    try:
+        if file_sha256(tar) == entry["sha256"]:
+            return True
+    except OSError as fault:
+        yield Finding(tar.name, None, None, f"cannot be read: {fault.strerror}")
+        return False
     newer = tar.stat().st_mtime_ns > (tar.parent / INDEX_FOLDER / INDEX_FILE).stat().st_mtime_ns
     why = ": the index is older than the tar" if newer else ""
     yield Finding(tar.name, None, None, f"sha256 of the tar differs from the index{why}")

@@ -93,7 +93,10 @@ def repair(settings: RepairSettings) -> RepairSummary:
     size = settings.shard_bytes or _old_size(content)
     with replaced_folder(output, overwrite=False) as folder:
         job = RepairJob(source, content, folder, output.resolve().name, size, known, fraction, settings.group)
-        redrawn = write_repaired(job, plan, repairs, counts)
+        try:
+            redrawn = write_repaired(job, plan, repairs, counts)
+        except OSError as fault:
+            raise InputError(f"{fault.filename or output}: {fault.strerror}. Free space and run again") from None
     lines = [each.as_json() for each in repairs]
     return RepairSummary(str(source), str(output), **counts, redrawn=redrawn, repairs=lines)
 

@@ -23,6 +23,7 @@ from data_engine.records import RECORDS
 from data_engine.repair_plan import KeptSample, Repair, RepairPlan, digest_of
 from data_engine.repair_splits import complete_splits
 from data_engine.reshard_records import carried_notes
+from data_engine.shard_cache import flush
 from data_engine.shards import MemberPlace, ShardWriter
 from data_engine.sources.source import Source
 from data_engine.splits import SPLITS, group_pattern, groups_of, join_copies
@@ -66,6 +67,8 @@ def write_repaired(job: RepairJob, plan: RepairPlan, repairs: Sequence[Repair], 
     unknown = _write_records(job, kept, more) if records else _write_pairs(job, plan.kind or "images", kept, more)
     lines = [json.dumps(each.as_json(), ensure_ascii=False) for each in repairs]
     (job.folder / REPAIRS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    for path in sorted(job.folder.rglob("*")):  # the damaged shards may be deleted next
+        flush(path)
     return unknown
 
 

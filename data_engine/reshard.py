@@ -66,13 +66,16 @@ def reshard(
     if not kept:
         raise InputError("no sample would be left. Shorten the list of --without")
     arguments = {"shard_bytes": shard_bytes, "from": [index.identity for index in sources]}
+    left_out = Counter(each.check for each in without.values())
     with replaced_folder(output, overwrite=False) as folder:
         title = output.resolve().name
-        if sources[0].content["kind"] == RECORDS:
-            left_out = Counter(each.check for each in without.values())
-            shards = reshard_records(readers, kept, folder, title, arguments, left_out)
-        else:
-            shards = _reshard_columns(readers, kept, folder, title, arguments)
+        try:
+            if sources[0].content["kind"] == RECORDS:
+                shards = reshard_records(readers, kept, folder, title, arguments, left_out)
+            else:
+                shards = _reshard_columns(readers, kept, folder, title, arguments)
+        except OSError as fault:
+            raise InputError(f"cannot write {output}: {fault.strerror}. Free space and run again") from None
     return len(kept), len(shards)
 
 

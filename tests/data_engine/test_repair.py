@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
 from data_engine.removals import read_removals
 from data_engine.repair import main
+from data_engine.reshard import main as reshard_main
 from data_engine.shards import ShardWriter
 from data_engine.stored_sample import StoredFile, StoredSample
 from mmzoo.errors import InputError
@@ -225,6 +227,29 @@ def test_nothing_sound_is_refused(make, tmp_path):
     with pytest.raises(InputError, match="none of the 0 samples"):
         main([str(folder), "-o", str(tmp_path / "new")], "repair")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_leaves_nothing(make, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = make("records")
+    cut_into_the_last(folder)
+    sound = make("images")
+    monkeypatch.setattr(ShardWriter, "_write", full)
+    for command, source in ((main, folder), (reshard_main, sound)):
+        with pytest.raises(InputError, match=r"No space left on device. Free space and run again"):
+            command([str(source), "-o", str(tmp_path / "new")], "any")
+    assert not list(tmp_path.glob("*new*"))
+
+
+def test_a_tar_that_cannot_be_read_is_named_and_lost(shard_folder, tmp_path, capsys):
+    folder = shard_folder(10)
+    (folder / TAR).unlink()
+    (folder / TAR).mkdir()
+    assert f"{TAR}: key -, offset -: cannot be read: Is a directory" in [each.line() for each in lint_folder(folder)]
+    summary = repaired(folder, tmp_path / "new", capsys)
+    assert summary["kept"] == 10 - summary["lost"] < 10
 
 
 def test_a_repair_that_is_killed_leaves_nothing_and_can_be_run_again(make, tmp_path, capsys):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from data_engine.code_fields import CODES_EXTENSION
 from data_engine.decode import EXTENSIONS
 from data_engine.lint_records import RECORD_EXTENSION
-from data_engine.shards import BLOCK, KEY_PATTERN
+from data_engine.shards import BLOCK, KEY_PATTERN, MAX_KEY
 
 IMAGE_EXTENSIONS = {*EXTENSIONS.values(), "jpeg", "tiff"}
 PICKLE_EXTENSIONS = {"pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "npy", "npz", "joblib", "dill"}
@@ -145,6 +145,8 @@ def key_faults(name: str, key: str) -> Iterator[str]:
         yield f"path leaves the folder: {name!r}"
     elif not KEY_PATTERN.fullmatch(key):
         yield f"key of {name!r} has other characters than a-z 0-9 _ -"
+    elif len(key) > MAX_KEY:
+        yield f"key of {name!r} has more than {MAX_KEY} characters"
 
 
 def _member_faults(info: tarfile.TarInfo, extension: str) -> Iterator[str]:

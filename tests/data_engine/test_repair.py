@@ -28,7 +28,7 @@ from data_engine.shards import ShardWriter
 from data_engine.stored_sample import StoredFile, StoredSample
 from mmzoo.errors import InputError
 from tests.data_engine.conftest import encode, picture
-from tests.data_engine.damages import TAR, change_image, change_json, cut_into_the_last, damages, members
+from tests.data_engine.damages import TAR, change_image, change_json, cut_into_the_last, damages, members, other_kind
 from tests.data_engine.made_sources import ListSource, built
 
 NAMES = list(damages(b""))
@@ -219,6 +219,15 @@ def test_what_no_repair_can_judge_is_refused(make, tmp_path):
     with pytest.raises(InputError, match="exists and is not empty"):
         main([str(folder), "-o", str(output)], "repair")
     assert not (tmp_path / "other").exists()
+
+
+def test_two_kinds_without_an_index_are_refused(make, tmp_path):
+    folder = make("images")
+    other_kind(folder)
+    shutil.rmtree(folder / "index")
+    with pytest.raises(InputError, match="key zz is of records, others are of images, and no index says which"):
+        main([str(folder), "-o", str(tmp_path / "new"), "--val-fraction", "0.1"], "repair")
+    assert not (tmp_path / "new").exists()
 
 
 def test_nothing_sound_is_refused(make, tmp_path):

@@ -143,4 +143,6 @@ def lint(argv: Sequence[str], prog: str) -> int:
     else:
         sys.stdout.writelines(f"{finding.line()}\n" for finding in findings)
         sys.stdout.write(f"{len(findings)} findings\n" if findings else "sound: no findings\n")
+        if findings:
+            sys.stderr.write(f"mend with: mmzoo data repair {given.folder} -o NEW\n")
     return EXIT_FAULT if findings else EXIT_OK

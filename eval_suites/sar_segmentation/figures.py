@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +56,11 @@ def make_metrics(rows: Sequence[SampleRow], names: Sequence[str]) -> list[Metric
     if SOURCE in drawn:
         metrics += [_drop(name, drawn[SOURCE][name], drawn[TARGET][name], len(rows)) for name in drawn[SOURCE]]
     return metrics
+
+
+def remake(settings: Mapping[str, Any], rows: Sequence[SampleRow]) -> list[Metric]:
+    """The metrics that a finished log stands for. LookupError, TypeError, ValueError: rows of another kind."""
+    return make_metrics(rows, list(settings["classes"].values()))
 
 
 def grouped(rows: Sequence[SampleRow]) -> Group:

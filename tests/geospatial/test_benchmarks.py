@@ -185,11 +185,10 @@ def test_a_pair_shares_its_classes(tmp_path: Path, capsys: pytest.CaptureFixture
     assert source.tolist() == [IGNORE if name is None else number[name] for name in wanted]
     target = masks_in(tmp_path / "out", "target")[0][0, ::4]
     assert target.tolist() == [number[name] for name in ("building", "road", "vegetation", "water", "farmland")]
-    sides = record["sides"]
-    assert sides["target"]["domain"] == "display8"
+    assert record["sides"]["target"]["domain"] == "display8"
     sources = [
         RasterSource(str(tmp_path / "out" / "source.csv"), domain="display8", split="train"),
-        RasterSource(str(tmp_path / "out" / "target.csv"), name="sk", role="target", domain=sides["target"]["domain"]),
+        RasterSource(str(tmp_path / "out" / "target.csv"), name="sk", role="target", domain="display8", bands=[1]),
     ]
     classes = {int(key): name for key, name in record["classes"].items()}
     assert len(RasterData(sources, classes, window=8, global_batch=2).open_index().entries) == 5

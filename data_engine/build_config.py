@@ -12,7 +12,9 @@
       - {kind: llava, name: notes, license: CC0-1.0, annotations: notes.json, images: photos}
 
 Paths are relative to where the command runs. `split: train` or `val` in a source puts all of it there, `group: REGEX`
-keeps together what its first capture group finds in the names of files.
+keeps together what its first capture group finds in the names of files. `where: {field: value or list}` takes the rows
+with these values; a published split is two sources, `where: {split: val}, split: val` and the same with train.
+The kinds and their options stand in docs/data.md.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from data_engine.byte_size import byte_size
 from data_engine.energon_meta import FIELD_MAPS
 from data_engine.record_transforms import TRANSFORMS
 from data_engine.removals import ListedRemoval, read_removals
+from data_engine.sources.selected import SelectedSource
 from data_engine.sources.source import Source, key_stem
 from data_engine.splits import SPLITS, group_pattern
 from mmzoo.errors import InputError, suggestion
@@ -52,7 +55,7 @@ KINDS = {
     "webdataset": "webdataset_tars:WebdatasetSource",
     "energon": "energon:EnergonSource",
 }
-PLACEMENT = ("kind", "split", "group")
+PLACEMENT = ("kind", "split", "group", "where")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,11 @@ def _source(entry: Any, place: str) -> PlacedSource:
     if split is not None and split not in SPLITS:
         raise InputError(f"{place}: split {split!r} is not one of {', '.join(SPLITS)}")
     group = _value(entry.get("group"), str | None, f"{place}: group")
-    return PlacedSource(source_type(**options), kind, split, group_pattern(group))
+    source = source_type(**options)
+    where = _value(entry["where"], dict, f"{place}: where") if "where" in entry else None
+    if where is not None:
+        source = SelectedSource(name=source.name, license=source.license, whole=source, where=where)
+    return PlacedSource(source, kind, split, group_pattern(group))
 
 
 def _check_keys(given: Mapping[str, Any], known: Any, place: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_engine.code_fields import CODES, CodesField
 from data_engine.index import INDEX_FILE, INDEX_FOLDER, file_sha256, read_description
-from data_engine.lint_content import content_faults
+from data_engine.lint_content import content_faults, kind_of
 from data_engine.progress import tracked
 from data_engine.tar_groups import Finding, Group, key_faults, read_groups
 from mmzoo.errors import InputError
@@ -85,6 +85,9 @@ def _lint_shard(
         keys.setdefault(digest, tar.name)
         last = group.key
         inside = list(content_faults(tar.name, group, codes))
+        kind = kind_of(group, codes)
+        if not inside and content is not None and kind != content.get("kind", kind):
+            inside = [Finding(tar.name, group.key, group.offset, f"a sample of {kind} among {content['kind']}")]
         found += [*faults, *inside]
         if visit is not None:
             visit(tar, group, [*faults, *inside])
@@ -104,8 +107,12 @@ def _lint_identity(tar: Path, content: dict[str, Any] | None) -> Generator[Findi
     entry = next((shard for shard in (content or {}).get("shards", []) if shard["name"] == tar.name), None)
     if entry is None:
         return False
-    if file_sha256(tar) == entry["sha256"]:
-        return True
+    try:
+        if file_sha256(tar) == entry["sha256"]:
+            return True
+    except OSError as fault:
+        yield Finding(tar.name, None, None, f"cannot be read: {fault.strerror}")
+        return False
     newer = tar.stat().st_mtime_ns > (tar.parent / INDEX_FOLDER / INDEX_FILE).stat().st_mtime_ns
     why = ": the index is older than the tar" if newer else ""
     yield Finding(tar.name, None, None, f"sha256 of the tar differs from the index{why}")

@@ -10,7 +10,7 @@ from typing import Any
 from data_engine.code_fields import CODES, CODES_EXTENSION, CodesField
 from data_engine.decode import decode_image, read_header
 from data_engine.lint_records import is_record, record_faults
-from data_engine.records import SAMPLE_KEYS, SAMPLE_SCHEMA
+from data_engine.records import RECORDS, SAMPLE_KEYS, SAMPLE_SCHEMA
 from data_engine.tar_groups import IMAGE_EXTENSIONS, Finding, Group
 from mmzoo.errors import InputError
 
@@ -29,6 +29,13 @@ def content_faults(shard: str, group: Group, codes: CodesField | None) -> Iterat
         yield Finding(shard, group.key, group.offset, "two members under one extension")
     for extension, what in record_faults(group.key, data):
         yield Finding(shard, group.key, members[extension].offset if extension in members else group.offset, what)
+
+
+def kind_of(group: Group, codes: CodesField | None) -> str:
+    """What a sound group is a sample of, as an index names it."""
+    if codes:
+        return CODES
+    return RECORDS if any(each.extension == "json" and is_record(each.data) for each in group.members) else "images"
 
 
 def _lint_codes(shard: str, group: Group, field: CodesField) -> Iterator[Finding]:

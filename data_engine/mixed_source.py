@@ -71,12 +71,19 @@ class MixedIndex:
         """Rows of a split of every source, ascending; a source without that split has none in it."""
         return np.concatenate([self._rows_of(number, split) for number in range(len(self._parts))])
 
+    def all_rows(self, split: str) -> np.ndarray:
+        """As split_rows, with those that are too long for a pack and were dropped."""
+        return np.concatenate([self._stored_rows(number, split) for number in range(len(self._parts))])
+
     def _rows_of(self, number: int, split: str) -> np.ndarray:
+        rows = self._stored_rows(number, split)
+        return rows if self.packing is None else rows[self.plan.kept[rows]]
+
+    def _stored_rows(self, number: int, split: str) -> np.ndarray:
         index = self._parts[number]
         if split == "val" and split not in index.splits:
             return np.empty(0, np.int64)
-        rows = index.split_rows(split) + self.starts[number]
-        return rows if self.packing is None else rows[self.plan.kept[rows]]
+        return index.split_rows(split) + self.starts[number]
 
     @property
     def plan(self) -> Planned:

@@ -28,7 +28,7 @@ def planned_table(index: MixedIndex, ledger: Ledger) -> str:
         packing = ledger.packing
         packs = [ledger.rows_at(position)[1] for position in range(len(ledger))]
         full = fill(ledger.plan.total[ledger.inner.epoch_rows(0)], packs, packing.capacity)
-        text += over_long_table(ledger.plan, index.starts, index.names, packing.capacity)
+        text += over_long_table(ledger.plan, index.all_rows("train"), index.starts, index.names, packing.capacity)
         text += f"{len(packs)} packs of {packing.capacity} tokens in epoch 0, {full:.2%} filled\n"
     return text
 

@@ -80,14 +80,14 @@ def planned(lengths: np.ndarray, capacity: int, policies: Sequence[str]) -> tupl
     return Planned(text, visual, kept, policy, before), forbidden
 
 
-def table(plan: Planned, starts: np.ndarray, names: Sequence[str], capacity: int) -> str:
-    """What was done to over-long rows, one line a source and policy; empty when there was none.
+def table(plan: Planned, rows: np.ndarray, starts: np.ndarray, names: Sequence[str], capacity: int) -> str:
+    """What was done to the over-long ones among `rows`, one line a source and policy; empty when there was none.
 
     `starts`: first row of each source, and the number of all rows.
     """
     lines = []
     for number, name in enumerate(names):
-        own = slice(int(starts[number]), int(starts[number + 1]))
+        own = rows[(rows >= starts[number]) & (rows < starts[number + 1])]
         for code in sorted(set(plan.policy[own].tolist()) - {-1}):
             hit = plan.policy[own] == code
             lines.append(

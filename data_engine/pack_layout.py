@@ -68,8 +68,8 @@ class PackLayout:
         sizes = torch.tensor(lengths, dtype=torch.int64)
         ends = sizes.cumsum(0)
         begins = ends - sizes
-        of_sample = torch.repeat_interleave(torch.tensor(starts).diff())  # (S,), its pack
-        first = torch.tensor(starts[:-1])[of_sample]  # (S,), the first sample of its pack
+        of_sample = torch.repeat_interleave(torch.tensor(starts, dtype=torch.int64).diff())  # (S,), its pack
+        first = torch.tensor(starts[:-1], dtype=torch.int64)[of_sample]  # (S,), the first sample of its pack
         sample_column = begins - begins[first]
         sample = torch.repeat_interleave(sizes)
         position_ids = torch.arange(int(sizes.sum())) - begins[sample]

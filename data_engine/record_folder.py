@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.data_card import card_page, make_card
+from data_engine.energon_meta import check_energon, prepared_type, sample_places, write_energon
 from data_engine.index import write_index
 from data_engine.output_folder import CARD_FILE, CARD_PAGE, REJECTED_FILE
 from data_engine.record_rows import Place, row_columns, row_fields
@@ -56,6 +57,14 @@ def finish_records(folder: Path, title: str, written: WrittenRecords, descriptio
         lines = [json.dumps(item, ensure_ascii=False) for item in written.rejected]
         write_text(folder / REJECTED_FILE, "\n".join(lines) + "\n")
     return card
+
+
+def carry_energon(folder: Path, sources: Sequence[Path], written: WrittenRecords) -> None:
+    """Writes `.nv-meta` for shards made of others, when all of these have it and one split is left; else none."""
+    name = prepared_type(sources)
+    if name and len(set(written.splits)) == 1:
+        check_energon(name, written.rows, written.splits)
+        write_energon(folder, name, written.splits[0], written.shards, sample_places(written.rows, written.places))
 
 
 def json_text(content: Any) -> str:

@@ -27,7 +27,7 @@ from data_engine.lint import codes_field, lint_folder, lint_index
 from data_engine.output_folder import REPAIRS_FILE, check_output, replaced_folder
 from data_engine.removals import LEFT_OUT
 from data_engine.repair_plan import COPY_LEFT_OUT, LOST, MENDED, Repair, RepairPlan
-from data_engine.repair_splits import lost_samples
+from data_engine.repair_splits import indexed_splits, lost_samples, lost_splits
 from data_engine.repair_write import RepairJob, write_repaired
 from data_engine.tar_groups import Finding
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
@@ -67,18 +67,20 @@ class RepairSettings:
 
 def repair(settings: RepairSettings) -> RepairSummary:
     """Repairs a shard folder. InputError, and nothing left behind: what no repair can judge; no sound sample."""
+    _check(settings)
     source, output = settings.source, settings.output
-    if settings.val_fraction is not None and not 0 <= settings.val_fraction <= 1:
-        raise InputError(f"--val-fraction {settings.val_fraction} is not between 0 and 1")
-    if source.resolve() in (output.resolve(), *output.resolve().parents):
-        raise InputError(f"the output {output} would lie in the shards themselves. Name a folder beside them")
-    check_output(output, overwrite=False)
     content = _believed(source)
     plan = RepairPlan(
         kind=content["kind"] if content else None,
         codes=codes_field(content, []),
         unknown_left_out=settings.unknown_left_out,
     )
+    fraction = settings.val_fraction
+    if fraction is None:
+        fraction = ((content or {}).get("splits") or {}).get("val_fraction")
+    known = indexed_splits(source, content)
+    if fraction is None and not known:  # before hours of reading; of single samples it is known only afterwards
+        raise lost_splits("the")
     findings = lint_folder(source, plan.visit, resync=True)
     lost = lost_samples(source, content, plan.keys)
     counts = _counts(plan, lost)
@@ -90,10 +92,24 @@ def repair(settings: RepairSettings) -> RepairSummary:
     repairs = [*plan.finished(findings), *gone]
     size = settings.shard_bytes or _old_size(content)
     with replaced_folder(output, overwrite=False) as folder:
-        job = RepairJob(source, content, folder, output.resolve().name, size, settings.val_fraction, settings.group)
-        redrawn = write_repaired(job, plan, repairs, counts)
+        job = RepairJob(source, content, folder, output.resolve().name, size, known, fraction, settings.group)
+        try:
+            redrawn = write_repaired(job, plan, repairs, counts)
+        except OSError as fault:
+            raise InputError(f"{fault.filename or output}: {fault.strerror}. Free space and run again") from None
     lines = [each.as_json() for each in repairs]
     return RepairSummary(str(source), str(output), **counts, redrawn=redrawn, repairs=lines)
+
+
+def _check(settings: RepairSettings) -> None:
+    source, output = settings.source, settings.output
+    if settings.val_fraction is not None and not 0 <= settings.val_fraction <= 1:
+        raise InputError(f"--val-fraction {settings.val_fraction} is not between 0 and 1")
+    if not source.is_dir() or not any(source.glob("*.tar")):
+        raise InputError(f"no shards (*.tar) in a folder at {source}. Name the folder that `mmzoo data build` wrote")
+    if source.resolve() in (output.resolve(), *output.resolve().parents):
+        raise InputError(f"the output {output} would lie in the shards themselves. Name a folder beside them")
+    check_output(output, overwrite=False)
 
 
 def _counts(plan: RepairPlan, lost: Mapping[str, int]) -> dict[str, int]:
@@ -114,7 +130,7 @@ def _believed(source: Path) -> dict[str, Any] | None:
             f"{file} has schema version {version}, this mmzoo knows {INDEX_SCHEMA}. Update mmzoo; if the file is "
             "damaged, move it away and repair again"
         )
-    content = lint_index(source, tars, []) if source.is_dir() else None
+    content = lint_index(source, tars, [])
     if content is not None and content.get("kind") not in KINDS:
         raise InputError(f"{file} names the kind {content.get('kind')!r}, known are {', '.join(KINDS)}. Update mmzoo")
     faults: list[Finding] = []

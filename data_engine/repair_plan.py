@@ -9,12 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_engine.code_fields import CODES, CODES_EXTENSION, CodesField
-from data_engine.lint_content import content_faults
-from data_engine.lint_records import is_record
-from data_engine.records import RECORD_SCHEMA, RECORDS, SAMPLE_SCHEMA
+from data_engine.code_fields import CODES_EXTENSION, CodesField
+from data_engine.lint_content import content_faults, kind_of
+from data_engine.records import RECORD_SCHEMA, SAMPLE_SCHEMA
 from data_engine.removals import LEFT_OUT
-from data_engine.shards import MAX_KEY
 from data_engine.tar_groups import Finding, Group, Member, key_faults
 from mmzoo.errors import InputError
 
@@ -52,7 +50,7 @@ class KeptSample:
 
 @dataclass(slots=True)
 class RepairPlan:
-    """Judges the samples that lint visits. `kind`: of the shards, None until the first sound sample says it.
+    """Judges the samples that lint visits. `kind`: of the shards; where no index says it, None until a sample does.
 
     `unknown_left_out`: samples of an unknown schema version are left out, instead of ending the repair.
     """
@@ -60,6 +58,7 @@ class RepairPlan:
     kind: str | None
     codes: CodesField | None
     unknown_left_out: bool = False
+    inferred: bool = False
     kept: dict[str, KeptSample] = field(default_factory=dict)
     repairs: list[Repair] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
@@ -75,7 +74,7 @@ class RepairPlan:
         sound = group if not faults else self._mended(tar, group, faults)
         if sound is None:
             return
-        why = self._foreign(sound)
+        why = self._foreign(tar, sound)
         if why:
             self._note(tar, group, LEFT_OUT, why)
         elif sound.key in self.kept:
@@ -100,15 +99,19 @@ class RepairPlan:
             self._note(tar, group, MENDED, "key out of order: put where it belongs")
         return rest
 
-    def _foreign(self, group: Group) -> str | None:
-        """Why a sound sample is none of these shards, or None."""
-        if len(group.key) > MAX_KEY:
-            return f"key of more than {MAX_KEY} characters"
-        json_data = next(member.data for member in group.members if member.extension == "json")
-        kind = CODES if self.codes else RECORDS if is_record(json_data) else "images"
+    def _foreign(self, tar: Path, group: Group) -> str | None:
+        """Why a sound sample is none of these shards, or None. InputError: nothing says which kind they are."""
+        kind = kind_of(group, self.codes)
         if self.kind is None:
-            self.kind = kind
-        return None if kind == self.kind else f"a sample of {kind} among {self.kind}"
+            self.kind, self.inferred = kind, True
+        if kind == self.kind:
+            return None
+        if self.inferred:
+            raise InputError(
+                f"{tar}: key {group.key} is of {kind}, others are of {self.kind}, and no index says which it should "
+                "be. Move tars of one kind to a folder of their own"
+            )
+        return f"a sample of {kind} among {self.kind}"
 
     def _check_schema(self, tar: Path, group: Group) -> None:
         if self.codes is None and any(member.extension == CODES_EXTENSION for member in group.members):

@@ -36,6 +36,14 @@ def indexed_splits(folder: Path, content: Mapping[str, Any] | None) -> dict[int,
     return {each: names[number] for each, number in zip(hashes.tolist(), numbers.tolist(), strict=True)}
 
 
+def lost_splits(which: str) -> InputError:
+    """The error of samples whose split nothing tells."""
+    return InputError(
+        f"the index no longer says which split {which} samples belong to. Give --val-fraction, and --group, as the "
+        f"build had them ({SPLITS[1]} is drawn by hash, so equal values draw it again)"
+    )
+
+
 def lost_samples(folder: Path, content: Mapping[str, Any] | None, found: set[str]) -> dict[str, int]:
     """{shard: samples that the index lists in it and no tar holds}, where the index can be believed."""
     hashes, numbers = (sound_column(folder, content, name) for name in ("key_hash", "shard"))
@@ -59,10 +67,7 @@ def complete_splits(
     if not unknown:
         return [split for split in splits if split is not None], 0
     if val_fraction is None:
-        raise InputError(
-            f"the index no longer says which split {unknown} of {len(keys)} samples belong to. Give --val-fraction, "
-            f"and --group, as the build had them ({SPLITS[1]} is drawn by hash, so equal values draw it again)"
-        )
+        raise lost_splits(f"{unknown} of {len(keys)}")
     names = groups()
     placed = {name: split for name, split in zip(names, splits, strict=True) if split is not None}
     drawn = dict(zip(names, split_by_hash(names, val_fraction if len(set(names)) > 1 else 0), strict=True))

@@ -17,11 +17,13 @@ from data_engine.build_splits import joined_sets
 from data_engine.index import key_hash, write_index
 from data_engine.output_folder import REJECTED_FILE, REPAIRS_FILE
 from data_engine.progress import tracked
-from data_engine.record_folder import WrittenRecords, finish_records
+from data_engine.record_folder import WrittenRecords, carry_energon, finish_records
 from data_engine.record_rows import Place, copy_record, fields_by_extension
 from data_engine.records import RECORDS
 from data_engine.repair_plan import KeptSample, Repair, RepairPlan, digest_of
-from data_engine.repair_splits import complete_splits, indexed_splits
+from data_engine.repair_splits import complete_splits
+from data_engine.reshard_records import carried_notes
+from data_engine.shard_cache import flush
 from data_engine.shards import MemberPlace, ShardWriter
 from data_engine.sources.source import Source
 from data_engine.splits import SPLITS, group_pattern, groups_of, join_copies
@@ -34,7 +36,7 @@ COMPUTED = ("schema_version", "samples", "shards", "columns")  # what write_inde
 class RepairJob:
     """What is written into `folder`, which is empty. `content`: of the old index.json, None where it cannot be
     believed. `title`: name of the new set, where its samples name no single source. `shard_bytes`: size to stay below.
-    `val_fraction`, `group`: the user's, for samples whose split is lost.
+    `known`: {hash of a key: its split}; `val_fraction`, `group`: for samples whose split is lost.
     """
 
     source: Path
@@ -42,6 +44,7 @@ class RepairJob:
     folder: Path
     title: str
     shard_bytes: int
+    known: Mapping[int, str]
     val_fraction: float | None = None
     group: str | None = None
 
@@ -55,11 +58,6 @@ class RepairJob:
         """The names of the splits."""
         return list(self.old_splits.get("names", SPLITS))
 
-    @property
-    def fraction(self) -> float | None:
-        """The share of val that was asked for, or that the index names."""
-        return self.val_fraction if self.val_fraction is not None else self.old_splits.get("val_fraction")
-
 
 def write_repaired(job: RepairJob, plan: RepairPlan, repairs: Sequence[Repair], counts: Mapping[str, int]) -> int:
     """Fills the folder; how many samples got a split that the index did not know."""
@@ -69,6 +67,8 @@ def write_repaired(job: RepairJob, plan: RepairPlan, repairs: Sequence[Repair], 
     unknown = _write_records(job, kept, more) if records else _write_pairs(job, plan.kind or "images", kept, more)
     lines = [json.dumps(each.as_json(), ensure_ascii=False) for each in repairs]
     (job.folder / REPAIRS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    for path in sorted(job.folder.rglob("*")):  # the damaged shards may be deleted next
+        flush(path)
     return unknown
 
 
@@ -100,8 +100,7 @@ def _write_pairs(job: RepairJob, kind: str, kept: Sequence[KeptSample], more: di
         found = groups_of(paths, group_pattern(job.group or job.old_splits.get("group")))
         return join_copies(found, [str(meta["sha256"]) for meta in metas])
 
-    known = indexed_splits(job.source, job.content)
-    splits, unknown = complete_splits([each.key for each in kept], known, groups, job.fraction)
+    splits, unknown = complete_splits([each.key for each in kept], job.known, groups, job.val_fraction)
     names = job.split_names
     columns = {
         "shard": np.array([placed[0].shard for placed in places], np.int32),
@@ -127,7 +126,7 @@ def _pair_description(
     old = {name: value for name, value in (job.content or fresh).items() if name not in COMPUTED}
     formats = dict(sorted(Counter(str(meta["format"]) for meta in metas).items()))
     counts = {name: splits.count(name) for name in job.split_names}
-    drawn = {"method": "hash", "val_fraction": job.fraction, "group": job.group}
+    drawn = {"method": "hash", "val_fraction": job.val_fraction, "group": job.group}
     kept_splits = dict(job.old_splits) or {"names": job.split_names, **drawn}
     listed = {"formats": formats} if "formats" in old or job.content is None else {}
     return {**old, **listed, "splits": {**kept_splits, "counts": counts}}
@@ -142,18 +141,21 @@ def _write_records(job: RepairJob, kept: Sequence[KeptSample], more: dict[str, A
             rows.append(row)
             places.append(place)
     placed = _placed(job, {row["source"] for row in rows})
-    known = indexed_splits(job.source, job.content)
+    known = dict(job.known)
     for row in rows:  # a source with a fixed split needs no draw
         split = placed[row["source"]].split
         if split is not None:
             known.setdefault(key_hash(row["key"]), split)
     keys = [row["key"] for row in rows]
-    splits, unknown = complete_splits(keys, known, lambda: joined_sets(rows, placed), job.fraction)
+    splits, unknown = complete_splits(keys, known, lambda: joined_sets(rows, placed), job.val_fraction)
     old = {name: value for name, value in (job.content or {}).items() if name in ("source", "left_out")}
-    drawn = {"names": job.split_names, "method": "hash", "val_fraction": job.fraction}
+    drawn = {"names": job.split_names, "method": "hash", "val_fraction": job.val_fraction}
     description = {**old, "splits": dict(job.old_splits) or drawn, **more}
-    written = WrittenRecords(rows, splits, places, writer.shards, _rejected(job.source), {"repaired": more["repaired"]})
+    counts = more["repaired"]
+    notes = {**carried_notes([job.source], whole=not counts["left_out"] and not counts["lost"]), "repaired": counts}
+    written = WrittenRecords(rows, splits, places, writer.shards, _rejected(job.source), notes)
     finish_records(job.folder, job.title, written, description)
+    carry_energon(job.folder, [job.source], written)
     return unknown
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ import numpy as np
 
 from data_engine.build import byte_size
 from data_engine.code_fields import CODES
+from data_engine.energon_meta import META_FOLDER
 from data_engine.index import ShardIndex, write_index
 from data_engine.output_folder import replaced_folder
 from data_engine.progress import tracked
 from data_engine.reader import ShardReader
 from data_engine.records import RECORDS
 from data_engine.remote import open_index
-from data_engine.removals import read_removals
+from data_engine.removals import ListedRemoval, read_removals
 from data_engine.reshard_records import Kept, reshard_records
 from data_engine.shards import BLOCK, MemberPlace, ShardFile, ShardWriter
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
@@ -42,13 +43,14 @@ class _Written:
 
 
 def reshard(
-    sources: Sequence[ShardIndex], output: Path, shard_bytes: int, without: frozenset[str] = frozenset()
+    sources: Sequence[ShardIndex], output: Path, shard_bytes: int, without: Mapping[str, ListedRemoval] | None = None
 ) -> tuple[int, int]:
     """Writes the samples of all `sources`, by key, into `output`; (samples, shards) of it.
 
     `without`: keys to leave out, in whichever source. InputError, and nothing left behind: kinds or fields that differ,
     a key in two sources, an unknown key in `without`, the same picture in two splits, nothing left.
     """
+    without = without or {}
     _check_alike(sources)
     readers = [ShardReader(index) for index in sources]
     listed = sorted(
@@ -57,16 +59,23 @@ def reshard(
     for (key, one, _), (other, two, _) in itertools.pairwise(listed):
         if key == other:
             raise InputError(f"key {key} is in {sources[one].folder} and in {sources[two].folder}. Leave one out")
-    unknown = without.difference(key for key, _, _ in listed)
+    unknown = set(without).difference(key for key, _, _ in listed)
     if unknown:
         raise InputError(f"{min(unknown)!r} is to be left out, but is in none of the shards. Take their own list")
     kept = [entry for entry in listed if entry[0] not in without]
     if not kept:
         raise InputError("no sample would be left. Shorten the list of --without")
     arguments = {"shard_bytes": shard_bytes, "from": [index.identity for index in sources]}
+    left_out = Counter(each.check for each in without.values())
     with replaced_folder(output, overwrite=False) as folder:
-        write = reshard_records if sources[0].content["kind"] == RECORDS else _reshard_columns
-        shards = write(readers, kept, folder, output.resolve().name, arguments)
+        title = output.resolve().name
+        try:
+            if sources[0].content["kind"] == RECORDS:
+                shards = reshard_records(readers, kept, folder, title, arguments, left_out)
+            else:
+                shards = _reshard_columns(readers, kept, folder, title, arguments)
+        except OSError as fault:
+            raise InputError(f"cannot write {output}: {fault.strerror}. Free space and run again") from None
     return len(kept), len(shards)
 
 
@@ -169,8 +178,11 @@ def main(argv: Sequence[str], prog: str) -> int:
     )
     parser.add_argument("--shard-size", default="256MB", help="size that a shard stays below (default 256MB)")
     given = parser.parse_args(argv)
-    without = frozenset(read_removals(given.without) if given.without else ())
+    without = read_removals(given.without) if given.without else {}
     sources = [open_index(place) for place in given.shards]
     samples, shards = reshard(sources, given.output, byte_size(given.shard_size), without)
+    prepared = [index.folder for index in sources if (index.folder / META_FOLDER).exists()]
+    if prepared and not (given.output / META_FOLDER).exists():
+        sys.stderr.write(f"{prepared[0]} was prepared for Energon, the new shards are not: energon prepare\n")
     sys.stderr.write(f"{samples} samples in {shards} shards, {len(without)} left out: {given.output}\n")
     return EXIT_OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from data_engine.index import ShardIndex
 from data_engine.output_folder import CARD_FILE, REJECTED_FILE
 from data_engine.progress import tracked
 from data_engine.reader import ShardReader
-from data_engine.record_folder import WrittenRecords, finish_records
+from data_engine.record_folder import WrittenRecords, carry_energon, finish_records
 from data_engine.record_rows import Place, copy_record
 from data_engine.shards import ShardFile, ShardWriter
 from data_engine.splits import SPLITS
@@ -22,9 +22,15 @@ Kept = tuple[str, int, int]  # key, number of its source, row there
 
 
 def reshard_records(
-    readers: Sequence[ShardReader], kept: Sequence[Kept], folder: Path, title: str, arguments: Mapping[str, Any]
+    readers: Sequence[ShardReader],
+    kept: Sequence[Kept],
+    folder: Path,
+    title: str,
+    arguments: Mapping[str, Any],
+    left_out: Mapping[str, int],
 ) -> list[ShardFile]:
-    """Writes the samples `kept`, sorted by key, with index and card, into `folder`. `arguments` holds shard_bytes.
+    """Writes the samples `kept`, sorted by key, with index and card, into `folder`. `arguments` holds shard_bytes,
+    `left_out` is {check: samples} of the others.
 
     InputError: damaged json; a picture, or a text without one, in two splits.
     """
@@ -43,14 +49,18 @@ def reshard_records(
     splits = [sources[number].splits[int(sources[number].column("split")[row])] for _, number, row in kept]
     check_one_split(rows, splits)
     whole = len(kept) == sum(index.count for index in sources)
-    notes = carried_notes(sources) if whole else {}
+    notes = carried_notes([index.folder for index in sources], whole)
+    if left_out:
+        notes["left_out"] = _added([notes.get("left_out", {}), left_out])
+    notes["rejected"] = sum(index.content.get("rejected", 0) for index in sources)  # a URL gives the number alone
     written = WrittenRecords(rows, splits, places, writer.shards, carried_rejected(sources), notes)
     description = {
-        "rejected": sum(index.content.get("rejected", 0) for index in sources),
+        "rejected": notes["rejected"],
         "splits": {"names": list(SPLITS), "method": "kept"},
         "arguments": dict(arguments),
     }
     finish_records(folder, title, written, description)
+    carry_energon(folder, [index.folder for index in sources], written)
     return writer.shards
 
 
@@ -77,12 +87,37 @@ def carried_rejected(sources: Sequence[ShardIndex]) -> list[dict[str, str]]:
     return found
 
 
-def carried_notes(sources: Sequence[ShardIndex]) -> dict[str, Any]:
-    """What the cards of all these shards count that their samples do not say by themselves: the image rules."""
-    rules: Counter[str] = Counter()
-    for index in sources:
-        try:
-            rules.update(json.loads((index.folder / CARD_FILE).read_bytes())["image_rules"])
-        except (OSError, ValueError, LookupError, TypeError):
-            return {}  # counted in part they would be wrong, so the card is silent
-    return {"image_rules": dict(sorted(rules.items()))}
+def carried_notes(folders: Sequence[Path], whole: bool) -> dict[str, Any]:
+    """What the cards of these shards count that the samples do not say: what was left out, changed, repaired before.
+
+    `whole`: no sample is left out now, so that their image rules add up, too.
+    """
+    cards = [_card(folder) for folder in folders]
+    notes: dict[str, Any] = {}
+    for name in ("left_out", "repaired"):
+        if any(name in card for card in cards):
+            notes[name] = _added(card.get(name, {}) for card in cards)
+    changes = sorted({name for card in cards for name in card.get("transforms", {})})
+    if changes:
+        notes["transforms"] = {
+            name: _added(card.get("transforms", {}).get(name, {}) for card in cards) for name in changes
+        }
+    if whole and all("image_rules" in card for card in cards):
+        notes["image_rules"] = _added(card["image_rules"] for card in cards)
+    return notes
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """The data card beside the shards; shards at a URL, and those of before, come without."""
+    try:
+        card = json.loads((folder / CARD_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(sorted(total.items()))

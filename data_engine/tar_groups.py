@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from data_engine.code_fields import CODES_EXTENSION
 from data_engine.decode import EXTENSIONS
 from data_engine.lint_records import RECORD_EXTENSION
-from data_engine.shards import BLOCK, KEY_PATTERN
+from data_engine.shards import BLOCK, KEY_PATTERN, MAX_KEY
 
 IMAGE_EXTENSIONS = {*EXTENSIONS.values(), "jpeg", "tiff"}
 PICKLE_EXTENSIONS = {"pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "npy", "npz", "joblib", "dill"}
@@ -80,12 +80,18 @@ def read_groups(tar: Path, found: list[Finding], resync: bool = False) -> Iterat
 def _members(tar: Path, found: list[Finding], resync: bool) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     start: int | None = 0
     while start is not None:
-        end = yield from _sound_members(tar, start, found)
+        then = "read on at the next" if resync else "what follows is lost"
+        end = yield from _sound_members(tar, start, found, then)
         start = _next_header(tar, end + BLOCK) if resync else None
 
 
-def _sound_members(tar: Path, start: int, found: list[Finding]) -> Generator[tuple[tarfile.TarInfo, bytes], None, int]:
-    """Every member from `start` on with its bytes, up to the end marker or a damage, which is named; returns where."""
+def _sound_members(
+    tar: Path, start: int, found: list[Finding], then: str
+) -> Generator[tuple[tarfile.TarInfo, bytes], None, int]:
+    """Every member from `start` on with its bytes, up to the end marker or a damage, which is named; returns where.
+
+    `then`: what happens behind a damage, for people.
+    """
     end = start
     try:
         with tar.open("rb") as file:
@@ -105,7 +111,7 @@ def _sound_members(tar: Path, start: int, found: list[Finding]) -> Generator[tup
     if len(tail) < 2 * BLOCK:
         found.append(Finding(tar.name, None, end, "truncated tar: the end marker is missing"))
     elif any(tail):
-        found.append(Finding(tar.name, None, end, "damaged tar: no member header here, what follows is lost"))
+        found.append(Finding(tar.name, None, end, f"damaged tar: no member header here, {then}"))
     return end
 
 
@@ -139,6 +145,8 @@ def key_faults(name: str, key: str) -> Iterator[str]:
         yield f"path leaves the folder: {name!r}"
     elif not KEY_PATTERN.fullmatch(key):
         yield f"key of {name!r} has other characters than a-z 0-9 _ -"
+    elif len(key) > MAX_KEY:
+        yield f"key of {name!r} has more than {MAX_KEY} characters"
 
 
 def _member_faults(info: tarfile.TarInfo, extension: str) -> Iterator[str]:

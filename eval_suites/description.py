@@ -30,7 +30,8 @@ class Kind(NamedTuple):
 class Suite:
     """One protocol. `measure` and `evaluate` are "package.module:function", imported on use.
 
-    measure: the bare measurement, for other code. evaluate: what `mmzoo eval run` calls, see request.py.
+    measure: the bare measurement, for other code. evaluate: what `mmzoo eval run` calls, see request.py. remake, where
+    every number follows from the log: (settings, rows) -> all metrics, with which a leaderboard checks a record.
     """
 
     name: str  #: the folder's name
@@ -45,6 +46,7 @@ class Suite:
     needs: tuple[str, ...] = ()  #: methods that a model must have to be scored
     #: metric, before the @ -> its kind; a record of this version that says otherwise is refused. Empty: not checked
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    remake: str | None = None
     headline: tuple[str, ...] = ()  #: the metrics that a leaderboard's page shows; none named = all. Files hold all
 
 

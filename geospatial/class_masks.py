@@ -91,8 +91,8 @@ class ClassTable:
             labels[of_class] = place
             known |= of_class
         for number in (*self.ignore, nodata):
-            if number is not None:
-                known |= np.isnan(ids) if number != number else ids == number
+            if number is not None:  # a nodata value of NaN is no integer, so no id equals it
+                known |= ids == number
         if not known.all():
             self._refuse(ids[~known], file)
         return labels

@@ -66,8 +66,13 @@ def _of(statistic: Callable[[np.ndarray], np.ndarray], matrices: np.ndarray) -> 
 
 
 def _interval(value: float, drawn: np.ndarray, images: int) -> ScoreInterval:
+    return ScoreInterval(value, *interval_ends(drawn, images), images)
+
+
+def interval_ends(drawn: np.ndarray, groups: int) -> tuple[float, float] | tuple[None, None]:
+    """Ends of the interval at LEVEL of a score's resamples (R,); none with one group, or where all are NaN."""
     known = drawn[~np.isnan(drawn)]
-    if images < 2 or not len(known):
-        return ScoreInterval(value, None, None, images)
+    if groups < 2 or not len(known):
+        return None, None
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return ScoreInterval(value, float(low), float(high), images)
+    return float(low), float(high)

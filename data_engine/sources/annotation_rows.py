@@ -126,7 +126,7 @@ def _list_rows(file: Path, stream: TextIO) -> Iterator[Row]:
         while True:
             number += 1
             text.peek()
-            place = f"{file}:{text.line}"
+            place = f"{file}:{text.line}, row {number}"  # a list is often one line
             yield _row(place, number, text.value())
             if text.peek() == "]":
                 text.take("]")

@@ -2,8 +2,8 @@
 
 Recomputed from the rows: value, interval, counts and level of every metric that has a column. Compared: what was
 measured (suite, settings, model, data), the number of samples, and, where the suite of this version is here, each
-metric's unit and direction. A number of the whole set (rFID, pooled scores) has no column; of it only the number of
-groups is bounded.
+metric's unit and direction. A number of the whole set (rFID, pooled scores) has no column; a suite whose rows hold all
+that it follows from makes it again (`Suite.remake`), of any other only the number of groups is bounded.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from eval_suites.description import Suite
 from eval_suites.evaluation import identity_stamp
 from eval_suites.finding import find_suites
 from eval_suites.record import EvalRecord, Metric
 from eval_suites.sample_log import SampleRow
 from eval_suites.statistics import RESAMPLES, Interval, bootstrap_mean, normal_mean
 from mmzoo.errors import InputError
+from mmzoo.families import load_object
 
 #: A mean may be summed in another order; more than this is another number.
 TOLERANCE = 1e-6
@@ -34,7 +36,12 @@ LEVEL = 0.95
 
 def prove(path: Path, record: EvalRecord, stated: Mapping[str, Any], rows: Sequence[SampleRow]) -> None:
     """InputError names the file, the metric and both numbers. stated: what the log says that it measures."""
-    fault = _wrong_stamp(record, stated, rows) or _wrong_kind(record) or _wrong_number(record, rows)
+    fault = (
+        _wrong_stamp(record, stated, rows)
+        or _wrong_kind(record)
+        or _wrong_number(record, rows)
+        or _not_remade(record, rows)
+    )
     if fault is not None:
         raise InputError(f"{path}: {fault}. Measure again: mmzoo eval run")
 
@@ -49,9 +56,15 @@ def _wrong_stamp(record: EvalRecord, stated: Mapping[str, Any], rows: Sequence[S
     return None
 
 
-def _wrong_kind(record: EvalRecord) -> str | None:
+def _suite_of(record: EvalRecord) -> Suite | None:
+    """The suite that made the record; None where this version of it is not here."""
     suite = find_suites().get(record.suite.name)
-    if suite is None or suite.version != record.suite.version:
+    return suite if suite is not None and suite.version == record.suite.version else None
+
+
+def _wrong_kind(record: EvalRecord) -> str | None:
+    suite = _suite_of(record)
+    if suite is None:
         return None
     for metric in record.metrics:
         kind = suite.kinds.get(metric.name.partition("@")[0])
@@ -78,6 +91,39 @@ def _wrong_number(record: EvalRecord, rows: Sequence[SampleRow]) -> str | None:
         if fault is not None:
             return fault
     return None
+
+
+def _not_remade(record: EvalRecord, rows: Sequence[SampleRow]) -> str | None:
+    suite = _suite_of(record)
+    if suite is None or suite.remake is None:
+        return None
+    try:
+        made: Sequence[Metric] = load_object(suite.remake)(record.suite.settings, rows)
+    except (
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as fault:  # the log has its hash; what is in it was never the suite's
+        return f"{record.samples.file} holds rows that {suite.name} did not write ({fault!r})"
+    names = [metric.name for metric in made]
+    if names != [metric.name for metric in record.metrics]:
+        odd = sorted({*names} ^ {metric.name for metric in record.metrics}) or names
+        return f"it does not list the metrics that {record.samples.file} gives, for example {odd[0]}"
+    for claimed, found in zip(record.metrics, made, strict=True):
+        for name in ("value", "low", "high", "level", "n_values", "n_groups", "n_infinite", "not_measured"):
+            if not _same(getattr(claimed, name), getattr(found, name)):
+                return (
+                    f"{claimed.name} has {name} {getattr(claimed, name)}, and the rows in {record.samples.file} give "
+                    f"{getattr(found, name)}"
+                )
+    return None
+
+
+def _same(claimed: float | str | None, found: float | str | None) -> bool:
+    if isinstance(claimed, float | int) and isinstance(found, float | int):
+        return math.isclose(claimed, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return claimed == found
 
 
 def _wrong_count(metric: Metric, groups: int) -> str | None:

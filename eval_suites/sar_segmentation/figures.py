@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from eval_suites.sample_log import SampleRow
 from eval_suites.sar_segmentation import scores
 from eval_suites.sar_segmentation.counts import Counts
 from eval_suites.statistics import bootstrap_mean
-from geospatial.confusion_intervals import LEVEL, resampled_sums
+from geospatial.confusion_intervals import LEVEL, interval_ends, resampled_sums
 
 SOURCE, TARGET = "source", "target"
 ABSENT = "in neither the labels nor the predictions"
@@ -56,6 +56,11 @@ def make_metrics(rows: Sequence[SampleRow], names: Sequence[str]) -> list[Metric
     if SOURCE in drawn:
         metrics += [_drop(name, drawn[SOURCE][name], drawn[TARGET][name], len(rows)) for name in drawn[SOURCE]]
     return metrics
+
+
+def remake(settings: Mapping[str, Any], rows: Sequence[SampleRow]) -> list[Metric]:
+    """The metrics that a finished log stands for. LookupError, TypeError, ValueError: rows of another kind."""
+    return make_metrics(rows, list(settings["classes"].values()))
 
 
 def grouped(rows: Sequence[SampleRow]) -> Group:
@@ -114,7 +119,7 @@ def _metric(name: str, found: Drawn, group: Group) -> Metric:
     if np.isnan(found.value):
         return Metric.absent(name, ABSENT, higher_is_better=True)
     groups = len(group.matrices)
-    low, high = _ends(found.resamples, groups)
+    low, high = interval_ends(found.resamples, groups)
     level = None if low is None else LEVEL
     return Metric(name, found.value, "", True, low, high, level, group.rasters, groups)
 
@@ -126,17 +131,9 @@ def _drop(name: str, source: Drawn, target: Drawn, rasters: int) -> Metric:
         return Metric.absent(label, "one of the two was not measured", higher_is_better=False)
     differences = source.resamples - np.roll(target.resamples, 1)  # equal draws where both have as many groups
     spread = all(len(np.unique(one.resamples)) > 1 for one in (source, target))
-    low, high = _ends(differences, 2 if spread else 1)
+    low, high = interval_ends(differences, 2 if spread else 1)
     level = None if low is None else LEVEL
     return Metric(label, source.value - target.value, "", False, low, high, level, rasters, 0)
-
-
-def _ends(drawn: np.ndarray, groups: int) -> tuple[float, float] | tuple[None, None]:
-    known = drawn[~np.isnan(drawn)]
-    if groups < 2 or not len(known):
-        return None, None
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def _image_miou(rows: Sequence[SampleRow], role: str) -> Metric:

@@ -59,7 +59,7 @@ def kappa(matrix: np.ndarray) -> np.ndarray:
     """Cohen's kappa (1960): agreement beyond that of two maps with these class shares at random."""
     total = matrix.sum((-2, -1)).astype(np.float64)
     by_chance = _share((matrix.sum(-1).astype(np.float64) * matrix.sum(-2)).sum(-1), total**2)
-    return _share(oa(matrix) - by_chance, np.where(by_chance < 1, 1 - by_chance, 0))
+    return _share(oa(matrix) - by_chance, 1 - by_chance)
 
 
 def boundary_iou(boundary: np.ndarray) -> np.ndarray:

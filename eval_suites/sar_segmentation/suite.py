@@ -16,6 +16,7 @@ suite = Suite(
     unit="raster, or group of rasters",
     measure="eval_suites.sar_segmentation.counts:count",
     evaluate="eval_suites.sar_segmentation.evaluate:evaluate",
+    remake="eval_suites.sar_segmentation.figures:remake",
     options=OPTIONS,
     subject="segmentation models, which give each pixel of a raster the probabilities of its classes",
     needs=("segment",),

@@ -37,7 +37,7 @@ class Place:
     data_set: DataSet
     folder: Path
     images: str | None = None
-    masks: tuple[str, str] | None = None
+    masks: Mapping[str, str] | None = None
     codes: Path | None = None  #: JSON {class: [ids]} or {class: [r, g, b]}, instead of ids or palette
     role: str = "source"  #: a "target" is never trained on, so all of it is "val"; flags of the command begin with it
     val_fraction: float = VAL_FRACTION
@@ -135,7 +135,6 @@ def _rows(data_set: DataSet, folder: Path) -> list[tuple[str | None, Path, Path]
     layout = data_set.layout
     assert layout.images is not None
     assert layout.masks is not None
-    old, new = layout.masks
     if layout.splits is None:
         images = [(None, image) for image in sorted(folder.glob(layout.images))]
     else:
@@ -151,14 +150,24 @@ def _rows(data_set: DataSet, folder: Path) -> list[tuple[str | None, Path, Path]
         )
     rows = []
     for split, image in images:
-        mask = folder / image.relative_to(folder).as_posix().replace(old, new)
+        mask = folder / _mask_path(image.relative_to(folder).as_posix(), layout.masks)
         for file in (image, mask):
             if not file.is_file():
                 raise InputError(f"{data_set.title}: {file} is missing (layout: {layout.source}). Restore it")
-        if mask == image:
-            raise InputError(f"{image} has no {old!r} in its path to be put {new!r} for. Mend masks")
         rows.append((split, image.resolve(), mask))
     return rows
+
+
+def _mask_path(image: str, masks: Mapping[str, str]) -> str:
+    """Path of the mask of an image, both relative to the data set. InputError: a part that is not in the path."""
+    path = image
+    for old, new in masks.items():
+        if old not in path:
+            raise InputError(f"{image} has no {old!r} in its path to be put {new!r} for. Mend masks")
+        path = path.replace(old, new)
+    if path == image:
+        raise InputError(f"the mask of {image} would be the image itself. Mend masks")
+    return path
 
 
 def _names(file: Path, data_set: DataSet) -> list[str]:

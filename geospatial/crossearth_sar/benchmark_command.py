@@ -79,7 +79,11 @@ def _parser(prog: str) -> CommandParser:
     for side, what in (("source", "of the source, or of the data set"), ("target", "of the target")):
         add(f"--{side}", type=Path, required=side == "source", help=f"folder {what}")
         add(f"--{side}-images", metavar="GLOB", help="where its images lie, such as 'sar/*.tif'")
-        add(f"--{side}-masks", metavar="OLD=NEW", help="what in an image's path makes its mask's, such as sar=lbl")
+        add(
+            f"--{side}-masks",
+            metavar="OLD=NEW",
+            help="what in an image's path makes its mask's: sar=lbl or GF3=lbl,jpg=png",
+        )
         add(f"--{side}-codes", type=Path, help="JSON of its masks: {class: [ids]} or {class: [red, green, blue]}")
     return parser
 
@@ -120,14 +124,12 @@ def _build_side(
     from geospatial.crossearth_sar.benchmark_build import Place, build
 
     images, masks, codes = (getattr(given, f"{role}_{part}") for part in ("images", "masks", "codes"))
-    if masks is not None and masks.count("=") != 1:
-        raise InputError(f"--{role}-masks {masks!r}: give OLD=NEW, such as sar=lbl")
     data_set = get_data_set(name)
     if view is not None and images is None:
         raise InputError(
             f"this side is a part or channel of {data_set.title}: {view}. Name its rasters: --{role}-images GLOB"
         )
-    replaced = None if masks is None else tuple(masks.split("="))
+    replaced = None if masks is None else _replaced(masks, role)
     place = Place(data_set, getattr(given, role), images, replaced, codes, role, given.val_fraction)
     built = build(place, shared, classes, given.out, role)
     return {
@@ -139,3 +141,11 @@ def _build_side(
         "domain": data_set.domain,
         "lists": [file.name for file in built.lists.values()],
     }
+
+
+def _replaced(text: str, role: str) -> dict[str, str]:
+    """ "sar=lbl" or "GF3=lbl,jpg=png" -> {old: new}. InputError: another form."""
+    pairs = [part.split("=") for part in text.split(",")]
+    if not all(len(pair) == 2 and pair[0] for pair in pairs):
+        raise InputError(f"--{role}-masks {text!r}: give OLD=NEW, such as sar=lbl, or several with commas between")
+    return {pair[0]: pair[1] for pair in pairs}

@@ -20,13 +20,13 @@ UNPUBLISHED, UNVERIFIED = "unpublished", "unverified"
 class Layout:
     """Where the files of a data set lie, relative to its folder.
 
-    source: who says so, or UNVERIFIED. images: glob; masks: (old, new), put in an image's path to get its mask's. None:
-    not known. splits: name -> file of the lines "image name,mask name".
+    source: who says so, or UNVERIFIED. images: glob; masks: {old: new}, put in an image's path one after the other to
+    get its mask's. None: not known. splits: name -> file of the lines "image name,mask name".
     """
 
     source: str
     images: str | None = None
-    masks: tuple[str, str] | None = None
+    masks: Mapping[str, str] | None = None
     splits: Mapping[str, str] | None = None
 
     @property
@@ -150,14 +150,12 @@ def _side(text: str) -> Side:
 
 
 def _data_set(name: str, given: Mapping[str, Any]) -> DataSet:
-    layout = dict(given["layout"])
-    masks = layout.pop("masks", None)
     ids, palette = (None if given.get(key) == UNPUBLISHED else given.get(key) for key in ("ids", "palette"))
     plain = {key: given[key] for key in ("title", "sensor", "size", "reference", "get")}
     return DataSet(
         name=name,
         **plain,
-        layout=Layout(**layout, masks=None if masks is None else (masks[0], masks[1])),
+        layout=Layout(**given["layout"]),
         classes=tuple(given["classes"]),
         letter=given.get("letter"),
         ids=None if ids is None else {key: tuple(numbers) for key, numbers in ids.items()},

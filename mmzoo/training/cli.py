@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 RESUME_OPTIONS = """\
-  --allow_changes NAMES  on resume, consent to another data order: global_batch, seed, shards (several with commas)
+  --allow_changes NAMES  on resume, consent to another data order: global_batch, seed, shards, mixture, packing
+                         (several with commas)
   --skip_steps A..B      on resume, leave out the data that steps A to B would see
 """
 #: Other spellings of flags.

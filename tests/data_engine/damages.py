@@ -7,13 +7,18 @@ import json
 import os
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data_engine.file_facts import image_facts
 from data_engine.index import INDEX_FILE, file_sha256
+from data_engine.record_members import pack_record
+from data_engine.stored_sample import StoredSample
+from tests.data_engine.conftest import encode, picture
 
 TAR = "shard-000000.tar"
 Entry = tuple[tarfile.TarInfo, bytes]
@@ -78,6 +83,17 @@ def with_member(name: str, type_: bytes = tarfile.REGTYPE) -> Callable[[Path], N
         rewrite(folder, [*entries, (extra, entries[first(entries, (".png",))][1] if extra.isreg() else b"")])
 
     return damage
+
+
+def other_kind(folder: Path) -> None:
+    """A sound record among images, a sound image among records."""
+    image = encode(picture(77), "PNG")
+    facts = image_facts(image, Counter())[1]
+    meta = json.dumps({"schema_version": 1, "source": "s", "path": "zz.png", **facts}).encode()
+    record = pack_record(StoredSample("zz", "s", text="words")).members["json"][1]
+    among_records = any(b'"conversation"' in data for _, data in members(folder))
+    extra = {"zz.png": image, "zz.json": meta} if among_records else {"zz.json": record}
+    rewrite(folder, [*members(folder), *((tarfile.TarInfo(name), data) for name, data in extra.items())])
 
 
 def sample_again(folder: Path, wrong_first: bool = False) -> None:
@@ -178,6 +194,8 @@ def damages(bomb: bytes) -> dict[str, Damage]:
         "path with ..": Damage(with_member("../escape.jpg"), 0, 5),
         "absolute path": Damage(with_member("/etc/passwd.jpg"), 0, 5),
         "other characters": Damage(with_member("Über.jpg"), 0, 5),
+        "key too long": Damage(with_member(f"{'z' * 81}.jpg"), 0, 5),
+        "a sample of the other kind": Damage(other_kind, 0, 5),
         "pickle": Damage(with_member("zzz.pkl"), 0, 5),
         "pickle in a sound sample": Damage(with_member("{key}.pkl")),
         "unknown type": Damage(with_member("{key}.exe")),

@@ -21,6 +21,7 @@ from data_engine.build_records import build_records
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
+from data_engine.removals import ListedRemoval
 from data_engine.reshard import reshard
 from data_engine.stored_sample import Region, StoredFile, StoredSample, Turn
 from mmzoo.cli import main
@@ -386,7 +387,7 @@ def test_a_removal_list_does_what_a_reshard_without_it_does(tmp_path, config, ca
     assert "Left out: same file 3." in (tmp_path / "mix/DATA_CARD.md").read_text()
     (captions / "p05.png").write_bytes(encode(picture(5), "PNG"))
     build_records(parse_config({**content, "output": str(tmp_path / "all")}, "c"))
-    reshard([ShardIndex.open(tmp_path / "all")], tmp_path / "less", 10**6, frozenset(gone))
+    reshard([ShardIndex.open(tmp_path / "all")], tmp_path / "less", 10**6, dict.fromkeys(gone, ListedRemoval("x")))
     assert members_of(tmp_path / "mix") == members_of(tmp_path / "less")
     config.write_text(yaml.safe_dump({**listed, "output": str(tmp_path / "told")}))
     assert main(["data", "build", "-c", str(config)]) == 0

@@ -14,6 +14,8 @@ import pytest
 from data_engine.index import INDEX_FILE
 from data_engine.lint import lint_folder
 from data_engine.look import lint
+from data_engine.record_members import pack_record
+from data_engine.stored_sample import StoredSample
 from mmzoo.errors import InputError
 from tests.data_engine.damages import TAR, change_json, members, rewrite
 
@@ -126,6 +128,7 @@ def test_keys_out_of_order(folder):
         ("../escape.jpg", "path leaves the folder"),
         ("/etc/passwd.jpg", "path leaves the folder"),
         ("Über.jpg", "other characters"),
+        (f"{'z' * 81}.jpg", "has more than 80 characters"),
         ("zzz.pkl", "pickle member"),
         ("zzz.pyd", "pickle member"),
         ("zzz.exe", "no known type"),
@@ -197,6 +200,14 @@ def test_index_older_than_the_tar(folder):
         info.mtime = 5
     rewrite(folder, entries)
     assert "sha256 of the tar differs from the index: the index is older than the tar" in whats(folder)
+
+
+def test_a_record_among_images(folder):
+    record = pack_record(StoredSample("zzz", "s", text="words"))
+    info = tarfile.TarInfo("zzz.json")
+    rewrite(folder, [*members(folder), (info, record.members["json"][1])])
+    [finding] = only(folder, "a sample of records among images")
+    assert finding.key == "zzz"
 
 
 def test_index_damage(folder):

@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_engine import over_long
 from data_engine.batch_plan import ledger_of
 from data_engine.loader import LoaderSettings, ShardLoader, make_loader
 from data_engine.mixed_source import MixedIndex, MixedReader
@@ -255,6 +256,11 @@ def test_policies_for_over_long_samples_set_limits_and_never_cut_an_image():
     assert cut.visual.tolist() == lengths[:, 1].tolist()
     assert cut.kept.tolist() == [True, True, True, False, True]
     assert planned(lengths, 10, ("error",))[1] == 1
+    rows, starts = np.array([0, 1, 3]), np.array([0, 2, 5])
+    assert over_long.table(down, rows, starts, ["a", "b"], 10) == (
+        "a: downscale-images: 1 of 2 samples, longer than 10 tokens, the longest 14\n"
+        "b: downscale-images: 1 of 1 samples, longer than 10 tokens, the longest 15\n"
+    )
 
 
 def test_mistakes_are_named(pool, tmp_path):

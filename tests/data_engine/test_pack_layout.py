@@ -69,10 +69,12 @@ def spans_of(packs):
         start += len(pack)
 
 
-def test_a_share_without_samples_has_rows_of_nothing():
-    layout = PackLayout.of(batch := batch_of([[], []]), "ids")
-    assert (layout.rows, layout.width, layout.max_seqlen, layout.cu_seqlens.tolist()) == (2, 1, 0, [0])
-    assert layout.padded(batch["ids"], IGNORE).tolist() == [[IGNORE], [IGNORE]]
+@pytest.mark.parametrize("packs", [[[], []], []])
+def test_a_share_without_samples_or_packs_has_rows_of_nothing(packs):
+    layout = PackLayout.of(batch := batch_of(packs), "ids")
+    assert (layout.rows, layout.width, layout.max_seqlen, layout.cu_seqlens.tolist()) == (len(packs), 1, 0, [0])
+    assert layout.padded(batch["ids"], IGNORE).tolist() == [[IGNORE]] * len(packs)
+    assert layout.mask().shape == (len(packs), 1, 1, 1)
     assert layout.following(batch["ids"]).tolist() == layout.spans([]).flatten().tolist() == []
     assert bool(layout.mask().all())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,15 +17,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_engine.index import INDEX_FILE, ShardIndex
+from data_engine.code_fields import CodesField
+from data_engine.index import INDEX_FILE, ShardIndex, write_index
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
 from data_engine.removals import read_removals
 from data_engine.repair import main
+from data_engine.reshard import main as reshard_main
+from data_engine.shards import ShardWriter
 from data_engine.stored_sample import StoredFile, StoredSample
 from mmzoo.errors import InputError
 from tests.data_engine.conftest import encode, picture
-from tests.data_engine.damages import TAR, change_image, change_json, cut_into_the_last, damages, members
+from tests.data_engine.damages import TAR, change_image, change_json, cut_into_the_last, damages, members, other_kind
 from tests.data_engine.made_sources import ListSource, built
 
 NAMES = list(damages(b""))
@@ -84,7 +88,7 @@ def test_what_is_left_of_a_damage_is_sound_and_the_same(make, bomb, tmp_path, ca
     damaged = contents(folder)
     fraction = ["--val-fraction", str(FRACTION)] if damage.bare else []
     if fraction:
-        with pytest.raises(InputError, match="no longer says which split 4 of 4 samples"):
+        with pytest.raises(InputError, match="no longer says which split the samples belong to"):
             main([str(folder), "-o", str(output)], "repair")
         assert not output.exists()
     summary = repaired(folder, output, capsys, *fraction)
@@ -101,6 +105,10 @@ def test_what_is_left_of_a_damage_is_sound_and_the_same(make, bomb, tmp_path, ca
     actions = Counter(line["action"] for line in lines)
     assert actions["left out"] + actions["copy left out"] == summary["left_out"]
     assert not set(read_removals(output / "repairs.jsonl")) & set(after)
+    if kind == "records":
+        told = json.loads((output / "data_card.json").read_text())
+        counted = {name: summary[name] for name in ("found", "kept", "left_out", "lost")}
+        assert (told["samples"], told["repaired"]) == (len(after), counted)
     if not damage.gone:
         assert (output / TAR).read_bytes() == tar
         assert [path.name for path in output.glob("*.tar")] == [TAR]
@@ -171,7 +179,7 @@ def test_the_table_names_shard_key_and_reason(make, tmp_path, capsys):
     assert lines[-1] == f"4 samples found = 3 kept + 1 left out: {tmp_path / 'new'}"
     card = json.loads((tmp_path / "new/data_card.json").read_text())
     assert card["samples"] == 3
-    assert card["repaired"] == {"found": 4, "kept": 3, "left_out": 1, "lost": 0}
+    assert "Repaired: found 4, kept 3, left_out 1, lost 0." in (tmp_path / "new/DATA_CARD.md").read_text()
 
 
 def test_fixed_splits_and_groups_are_known_without_their_column(tmp_path, capsys):
@@ -206,11 +214,20 @@ def test_what_no_repair_can_judge_is_refused(make, tmp_path):
     file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 9'))
     with pytest.raises(InputError, match=r"index\.json has schema version 9, this mmzoo knows 1\. Update"):
         main([str(folder), "-o", str(tmp_path / "other")], "repair")
-    with pytest.raises(InputError, match="no shard folder at"):
+    with pytest.raises(InputError, match=r"no shards .* in a folder at"):
         main([str(tmp_path / "absent"), "-o", str(tmp_path / "other")], "repair")
     with pytest.raises(InputError, match="exists and is not empty"):
         main([str(folder), "-o", str(output)], "repair")
     assert not (tmp_path / "other").exists()
+
+
+def test_two_kinds_without_an_index_are_refused(make, tmp_path):
+    folder = make("images")
+    other_kind(folder)
+    shutil.rmtree(folder / "index")
+    with pytest.raises(InputError, match="key zz is of records, others are of images, and no index says which"):
+        main([str(folder), "-o", str(tmp_path / "new"), "--val-fraction", "0.1"], "repair")
+    assert not (tmp_path / "new").exists()
 
 
 def test_nothing_sound_is_refused(make, tmp_path):
@@ -219,6 +236,29 @@ def test_nothing_sound_is_refused(make, tmp_path):
     with pytest.raises(InputError, match="none of the 0 samples"):
         main([str(folder), "-o", str(tmp_path / "new")], "repair")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_leaves_nothing(make, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = make("records")
+    cut_into_the_last(folder)
+    sound = make("images")
+    monkeypatch.setattr(ShardWriter, "_write", full)
+    for command, source in ((main, folder), (reshard_main, sound)):
+        with pytest.raises(InputError, match=r"No space left on device. Free space and run again"):
+            command([str(source), "-o", str(tmp_path / "new")], "any")
+    assert not list(tmp_path.glob("*new*"))
+
+
+def test_a_tar_that_cannot_be_read_is_named_and_lost(shard_folder, tmp_path, capsys):
+    folder = shard_folder(10)
+    (folder / TAR).unlink()
+    (folder / TAR).mkdir()
+    assert f"{TAR}: key -, offset -: cannot be read: Is a directory" in [each.line() for each in lint_folder(folder)]
+    summary = repaired(folder, tmp_path / "new", capsys)
+    assert summary["kept"] == 10 - summary["lost"] < 10
 
 
 def test_a_repair_that_is_killed_leaves_nothing_and_can_be_run_again(make, tmp_path, capsys):
@@ -238,3 +278,27 @@ def test_a_repair_that_is_killed_leaves_nothing_and_can_be_run_again(make, tmp_p
     repaired(folder, tmp_path / "new", capsys)
     assert len(held(tmp_path / "new")) == 3
     assert not list(tmp_path.glob(".new.building-*"))
+
+
+def test_code_shards_are_repaired_where_their_index_describes_them(tmp_path, capsys):
+    field = CodesField("int16", (2, 2, 1), 9)
+    (tmp_path / "codes").mkdir()
+    with ShardWriter(tmp_path / "codes", 10**6) as writer:
+        for number in range(4):
+            meta = {"schema_version": 1, "source": "s", "path": f"{number}.png", "sha256": str(number), "width": 5}
+            data = json.dumps({**meta, "height": 7, "mode": "RGB", "format": "PNG"}).encode()
+            writer.add(f"k{number}", {"codes.npy": field.pack(np.full((2, 2, 1), number)), "json": data})
+    with pytest.raises(InputError, match="holds codes, and no index says what they must be"):
+        main([str(tmp_path / "codes"), "-o", str(tmp_path / "new"), "--val-fraction", "0.5"], "repair")
+    known = {"kind": "codes", "source": "s", "fields": ["codes", "json"], "codes": field.as_json(), "rules": {"a": 1}}
+    known["splits"] = {"names": ["train", "val"], "val_fraction": 0.5}
+    write_index(tmp_path / "codes", known, writer.shards, {"split": np.zeros(1, np.uint8)})
+    path = tmp_path / "codes" / TAR
+    data = path.read_bytes()
+    path.write_bytes(data.replace(field.pack(np.full((2, 2, 1), 2)), bytes(136)))
+    summary = repaired(tmp_path / "codes", tmp_path / "new", capsys)
+    assert [summary[name] for name in ("found", "kept", "left_out", "redrawn")] == [4, 3, 1, 3]
+    assert lint_folder(tmp_path / "new") == []
+    reader = ShardReader(ShardIndex.open(tmp_path / "new"))
+    assert [int(reader.sample(row).fields["codes"].max()) for row in range(3)] == [0, 1, 3]
+    assert reader.index.content["rules"] == {"a": 1}

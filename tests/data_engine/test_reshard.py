@@ -12,6 +12,7 @@ from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.output_folder import replaced_folder
 from data_engine.reader import ShardReader
+from data_engine.removals import ListedRemoval
 from data_engine.reshard import main, reshard
 from mmzoo.errors import InputError
 
@@ -74,9 +75,9 @@ def test_refusals(folder, tmp_path, encoded, pixels):
     with pytest.raises(InputError, match=r"is in .* and in .* Leave one out"):
         reshard([index, index], out, 10**7)
     with pytest.raises(InputError, match="'nobody' is to be left out, but is in none"):
-        reshard([index], out, 10**7, frozenset({"nobody"}))
+        reshard([index], out, 10**7, {"nobody": ListedRemoval("x")})
     with pytest.raises(InputError, match="no sample would be left"):
-        reshard([index], out, 10**7, frozenset(held(folder)))
+        reshard([index], out, 10**7, dict.fromkeys(held(folder), ListedRemoval("x")))
     odd = tmp_path / "odd.jsonl"
     odd.write_text('{"key": "a"}\n[]\n')
     with pytest.raises(InputError, match="line 2 is not"):

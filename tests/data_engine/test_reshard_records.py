@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
+from data_engine.removals import ListedRemoval
 from data_engine.reshard import main, reshard
 from data_engine.stored_sample import Region, StoredFile, StoredSample, Turn
 from mmzoo.errors import InputError
@@ -107,17 +108,21 @@ def test_a_removal_list_is_left_out_and_the_card_follows(folder, tmp_path, capsy
     gone = {"set-000000002", "set-000000005"}
     assert held(tmp_path / "out") == {key: value for key, value in held(folder).items() if key not in gone}
     assert card(tmp_path / "out")["samples"] == 6 == sum(card(tmp_path / "out")["licenses"].values())
+    assert card(tmp_path / "out")["left_out"] == {"same file": 1, "x": 1}
     assert "6 samples in 1 shards, 2 left out" in capsys.readouterr().err
 
 
-def test_what_was_rejected_is_carried_over(tmp_path):
+def test_what_the_builds_counted_is_carried_over(tmp_path):
     broken = StoredSample(key="", source="", images=(StoredFile("x.png", data=b"no picture"),))
     built(tmp_path / "one", ListSource(name="one", given=(*made([1, 2]), broken)), max_rejected=1)
-    built(tmp_path / "two", ListSource(name="two", given=made([3])))
+    two = ListSource(name="two", given=made([3, 4]))
+    built(tmp_path / "two", two, without={"two-000000002": ListedRemoval("x")}, transforms=("without_thinking",))
     reshard([ShardIndex.open(tmp_path / name) for name in ("one", "two")], tmp_path / "both", 10**6)
     assert (tmp_path / "both/rejected.jsonl").read_text() == (tmp_path / "one/rejected.jsonl").read_text()
     assert card(tmp_path / "both")["sources"]["one"]["rejected"] == 1
     assert ShardIndex.open(tmp_path / "both").content["rejected"] == 1
+    assert card(tmp_path / "both")["left_out"] == {"x": 1}
+    assert card(tmp_path / "both")["transforms"] == {"without_thinking": {"changed": 0, "refused": 0}}
 
 
 def test_refusals_leave_nothing(folder, tmp_path, shard_folder):
@@ -144,3 +149,19 @@ def test_a_damaged_json_is_named(folder, tmp_path, spoil):
     with pytest.raises(InputError, match=r"key set-000000004, offset \d+: not the json of a sample"):
         reshard([ShardIndex.open(folder)], tmp_path / "out", 10**6)
     assert not (tmp_path / "out").exists()
+
+
+def test_energons_notes_are_made_anew(tmp_path, capsys):
+    source = ListSource(name="set", given=made([1, 4, 7, 10]))
+    shown_ones = replace(source, given=tuple(replace(each, text="t", images=each.images[:1]) for each in source.given))
+    built(tmp_path / "built", shown_ones, energon="CaptioningSample")
+    gone = {"set-000000002": ListedRemoval("x")}
+    built(tmp_path / "less", shown_ones, energon="CaptioningSample", without=gone)
+    reshard([ShardIndex.open(tmp_path / "built")], tmp_path / "out", 10**6, gone)
+    for name in ("split.yaml", "dataset.yaml", ".info.json", "index.uuid"):
+        assert (tmp_path / "out/.nv-meta" / name).read_bytes() == (tmp_path / "less/.nv-meta" / name).read_bytes()
+    assert (tmp_path / f"out/{TAR}.idx").read_bytes() == (tmp_path / f"less/{TAR}.idx").read_bytes()
+    built(tmp_path / "plain", ListSource(name="plain", given=made([2])))
+    assert main([str(tmp_path / "built"), str(tmp_path / "plain"), "-o", str(tmp_path / "both")], "merge") == 0
+    assert "was prepared for Energon, the new shards are not" in capsys.readouterr().err
+    assert not (tmp_path / "both/.nv-meta").exists()

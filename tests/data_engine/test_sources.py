@@ -59,7 +59,7 @@ def test_llava_reads_text_one_image_and_several(tmp_path, name):
     assert text.conversation[0] == Turn("system", "be brief")
     assert not text.images
     assert [file.name for file in two.images] == ["a.jpg", "b.jpg"]
-    assert two.origin == (f"{name}:3" if name.endswith("l") else f"{name}:1")
+    assert two.origin == (f"{name}:3" if name.endswith("l") else f"{name}:1, row 3")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_zoom_chains_keep_evidence_and_crop(tmp_path):
     assert chosen.stated == (4000, 4000)
     for given, message in (([[1, 2]], r"\[1, 2\], 4 numbers are due"), (5, "5, list is due")):
         bad = written(tmp_path, [{**base, "bbox_info": {"crop_hbox": given}, "question": "q", "answer": "a"}])
-        with pytest.raises(InputError, match=rf"rows\.json:1: 'crop_hbox' is {message}"):
+        with pytest.raises(InputError, match=rf"rows\.json:1, row 1: 'crop_hbox' is {message}"):
             list(ZoomChainSource(name="z", annotations=bad, images=tmp_path).samples())
 
 

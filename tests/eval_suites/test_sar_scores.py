@@ -18,8 +18,10 @@ from eval_suites.sar_segmentation import scores
 from eval_suites.sar_segmentation.boundary import boundary_counts, boundary_of, boundary_of_reference, boundary_width
 from eval_suites.sar_segmentation.counts import count
 from eval_suites.sar_segmentation.figures import grouped, make_metrics, row_of
+from geospatial.confusion_intervals import RESAMPLES, resampled_sums
 
 CLASSES = 4
+FIRST_SUMS = [111, 300, 12, 111, 21]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 15), st.integers(1, 5), st.floats(0.1, 0.95))
@@ -38,7 +40,18 @@ def test_the_boundary_of_a_square_in_closed_form() -> None:
     inner, whole = boundary_of(labels == 1, 2), boundary_of(moved == 1, 2)
     assert boundary_counts(labels, moved, 2, 2)[:, 1].tolist() == [(inner & whole).sum(), (inner | whole).sum()]
     assert boundary_width((300, 400), 0.02) == 10
+    assert boundary_width((30, 40), 0.03) == 2  # 1.5 px
     assert boundary_width((5, 5), 0.02) == 1
+
+
+def test_the_boundary_of_a_class_that_was_made_up_counts_against_it() -> None:
+    labels = np.zeros((20, 20), np.uint8)
+    predictions = labels.copy()
+    predictions[4:14, 5:15] = 1
+    assert boundary_counts(labels, predictions, 3, 2).tolist()[0][1:] == [0, 0]
+    assert boundary_counts(labels, predictions, 3, 2).tolist()[1][1:] == [64, 0]
+    narrow, wide = (count(labels, predictions, 3, share).boundary[1, 1] for share in (0.02, 0.2))
+    assert (narrow, wide) == (36, 100)  # one px, and six: all of the square
 
 
 def test_an_unlabelled_region_counts_nowhere() -> None:
@@ -103,10 +116,40 @@ def test_metrics_are_of_sums_and_intervals_of_groups() -> None:
     assert found["miou"].low <= found["miou"].value <= found["miou"].high
     assert found["image_miou"].value == pytest.approx(np.mean([row.values["image_miou"] for row in rows]))
     assert grouped(rows).matrices.shape == (4, CLASSES, CLASSES)
-    assert make_metrics(list(reversed(rows)), names)[0] == found["miou"]
+    assert (found["image_miou"].n_groups, found["boundary_miou"].n_groups) == (4, 4)
+    boundary = sum(np.array(row.more["boundary"]) for row in rows)
+    assert found["boundary_miou"].value == pytest.approx(float(scores.boundary_miou(boundary)))
+    assert found["boundary_miou"].low < found["boundary_miou"].value < found["boundary_miou"].high
+    for name, value in zip(names, scores.boundary_iou(boundary), strict=True):
+        assert found[f"boundary_iou@{name}"].value == pytest.approx(value)
+        assert found[f"boundary_iou@{name}"].low < value < found[f"boundary_iou@{name}"].high
+    apart = rows_of("target", range(8), 8)
+    assert make_metrics(list(reversed(apart)), names) == make_metrics(apart, names)
     alone = {metric.name: metric for metric in make_metrics(rows_of("target", range(3), 1), names)}
     assert alone["miou"].low is None
     assert "miou_drop" not in alone
+
+
+def test_an_interval_is_that_of_a_share_of_as_many_rasters() -> None:
+    """Of n rasters a share p is right throughout: half the width is 1.96 sqrt(p (1 - p) / n), Moivre's."""
+    rasters, wrong = 100, 20
+    right = np.zeros((8, 8), np.uint8)
+    rows = [row_of("target", f"{n}", f"{n}", count(right, right + (n < wrong), 2)) for n in range(rasters)]
+    found = {metric.name: metric for metric in make_metrics(rows, ["land", "sea"])}["oa"]
+    assert found.value == pytest.approx(0.8)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * np.sqrt(0.8 * 0.2 / rasters), rel=0.05)
+    sums = resampled_sums(np.eye(4, dtype=np.int64)[None].repeat(3, 0) * np.array([1, 10, 100])[:, None, None])
+    assert sums.shape == (RESAMPLES, 4, 4)
+    assert sums[:5, 0, 0].tolist() == FIRST_SUMS  # seed 0: an interval that is printed today is printed tomorrow
+
+
+def test_without_two_groups_on_both_sides_a_drop_has_no_interval() -> None:
+    names = [f"c{number}" for number in range(CLASSES)]
+    for groups in ((6, 1), (1, 6)):
+        rows = [*rows_of("target", range(6), groups[0]), *rows_of("source", range(10, 16), groups[1])]
+        drop = {metric.name: metric for metric in make_metrics(rows, names)}["miou_drop"]
+        assert drop.value is not None
+        assert (drop.low, drop.high, drop.level) == (None, None, None)
 
 
 def test_what_is_lost_from_source_to_target() -> None:

@@ -16,6 +16,8 @@ from eval_suites.record import ModelStamp
 from eval_suites.request import EvalRequest
 from eval_suites.sar_segmentation.class_maps import MapMaker
 from eval_suites.sar_segmentation.evaluate import evaluate
+from eval_suites.sar_segmentation.options import read_bands, read_count, read_share
+from eval_suites.sar_segmentation.rasters import open_rasters
 from eval_suites.sar_segmentation.suite import suite
 from geospatial.crossearth_sar.configuration import CrossEarthSARConfig
 from geospatial.crossearth_sar.family import TINY
@@ -51,12 +53,22 @@ class Bright:
         return torch.stack([1 - bright, bright], 1)
 
 
-def write(file: Path, values: np.ndarray) -> None:
+def write(file: Path, values: np.ndarray, nodata: float | None = None, **tags: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(
-        file, "w", driver="GTiff", height=values.shape[0], width=values.shape[1], count=1, dtype=values.dtype
-    ) as out:
-        out.write(values, 1)
+    bands = values if values.ndim == 3 else values[None]
+    size = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2]}
+    with rasterio.open(file, "w", driver="GTiff", dtype=bands.dtype, nodata=nodata, **size) as out:
+        out.write(bands)
+        out.update_tags(**tags)
+
+
+class Measured(Bright):
+    """Class 1 where the window is said to hold data, and only there."""
+
+    def segment(self, pixel_values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        assert not pixel_values[~valid[:, None].expand_as(pixel_values)].any()  # 0 to the network: the mean
+        self.windows += int(valid.sum())
+        return torch.stack([(~valid).float(), valid.float()], 1)
 
 
 @pytest.fixture
@@ -105,6 +117,77 @@ def test_every_pixel_has_its_own_class(size: tuple[int, int], tmp_path: Path) ->
         found = [MapMaker(Bright(), 16, batch, "cpu").classes(raster.read(), "display8") for batch in (1, 5)]
     np.testing.assert_array_equal(found[0], values > 127)
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_pixels_without_data_and_beyond_the_raster_are_no_measurements(tmp_path: Path) -> None:
+    """As values they would be 0: black water at the rim of every scene."""
+    values = np.random.default_rng(2).integers(1, 256, (21, 19)).astype(np.uint8)
+    values[3:9, 10:] = 0
+    write(tmp_path / "a.tif", values, nodata=0)
+    model = Measured()
+    with Raster(tmp_path / "a.tif", RasterSettings(domain="display8")) as raster:
+        found = MapMaker(model, 16, 3, "cpu").classes(raster.read(), "display8")
+    np.testing.assert_array_equal(found, values > 0)
+    small = Measured()
+    with Raster(tmp_path / "a.tif", RasterSettings(domain="display8")) as raster:
+        MapMaker(small, 64, 1, "cpu").classes(raster.read(), "display8")
+    assert small.windows == (values > 0).sum()
+
+
+def test_the_window_and_the_bands_are_those_asked_for(tmp_path: Path) -> None:
+    assert MapMaker.of(Bright(), 8, 1, "cpu").window == 8
+    assert MapMaker.of(Bright(), None, 1, "cpu").window == Bright.config.image_size
+    dark, bright = np.zeros((16, 16), np.uint8), np.full((16, 16), 255, np.uint8)
+    write(tmp_path / "s" / "image" / "a.tif", np.stack([dark, bright]))
+    write(tmp_path / "s" / "mask" / "a.tif", np.ones((16, 16), np.uint8))
+    assert run(tmp_path / "s", tmp_path / "two", bands=(2,))[0]["oa"].value == 1.0
+    assert run(tmp_path / "s", tmp_path / "one", bands=(1,))[0]["oa"].value == 0.0
+    for reader, wrong in ((read_bands, "1,0"), (read_share, "0"), (read_share, "1.1"), (read_count, "0")):
+        with pytest.raises(InputError, match="give"):
+            reader(wrong)
+
+
+def test_what_a_set_is_follows_from_names_rasters_masks_and_groups(scenes: Path, tmp_path: Path) -> None:
+    def identity(group: str | None = None) -> str:
+        return open_rasters(scenes, "val", group, None).identity
+
+    found = [identity(), identity("(s)")]
+    assert open_rasters(scenes, "val", None, 1).identity not in found
+    write(scenes / "mask" / "s1.tif", np.zeros(SIZES[1], np.uint8))  # a mask that was mended is another set
+    found.append(identity())
+    write(scenes / "image" / "s1.tif", np.zeros(SIZES[1], np.uint8))
+    found.append(identity())
+    for kind in ("image", "mask"):
+        (scenes / kind / "s0.tif").rename(scenes / kind / "s9.tif")
+    found.append(identity())
+    assert len(set(found)) == len(found)
+    one = open_rasters(scenes, "val", None, 1)
+    assert (len(one.items), one.split) == (1, None)
+    listed = tmp_path / "list.csv"
+    listed.write_text("image,mask,split\nscenes/image/s1.tif,scenes/mask/s1.tif,val\n")
+    assert open_rasters(listed, "val", None, None).split == "val"
+
+
+def test_another_evaluation_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """Whatever could change a number is part of what an evaluation is."""
+    values = np.random.default_rng(0).integers(0, 2, (16, 16)).astype(np.uint8)
+    for name in ("a", "b"):
+        for place in ("s", "source", "other"):
+            write(tmp_path / place / "image" / f"{name}.tif", 255 * values, domain="display8")
+            write(tmp_path / place / "mask" / f"{name}.tif", values if place != "other" else 1 - values)
+    table = tmp_path / "classes.json"
+    table.write_text('{"1": "dark", "0": "bright"}')
+    first = {"domain": None, "source": tmp_path / "source"}
+    run(tmp_path / "s", tmp_path / "out", **first)
+    for change in (
+        *({"window": 16 + 1}, {"ignore": [255, 7]}, {"domain": "display8"}, {"bands": (1,)}, {"boundary": 0.5}),
+        *({"limit": 1}, {"classes": table}, {"source": None}, {"source": tmp_path / "other"}),
+    ):
+        with pytest.raises(InputError, match="other settings"):
+            run(tmp_path / "s", tmp_path / "out", **{**first, **change})
+    with pytest.raises(InputError, match="other settings"):
+        run(tmp_path / "other", tmp_path / "out", **first)
+    run(tmp_path / "s", tmp_path / "out", **{**first, "batch": 1})  # no setting: it changes no map
 
 
 def test_a_killed_evaluation_goes_on(scenes: Path, tmp_path: Path) -> None:

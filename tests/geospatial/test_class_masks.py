@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from geospatial.class_masks import IGNORE, ClassMask, ClassTable
 from geospatial.raster import Window
@@ -71,3 +72,11 @@ def test_a_mask_is_read_by_windows(raster_at, tmp_path):
 def test_masks_that_do_not_fit(raster_at, tmp_path, values, reason):
     with pytest.raises(InputError, match=reason):
         ClassMask(raster_at(tmp_path / "m.tif", values, None), TABLE, (2, 3), FILE)
+
+
+def test_ids_have_no_scale(raster_at, tmp_path):
+    path = raster_at(tmp_path / "m.tif", np.zeros((1, 2, 3), np.uint8), None)
+    with rasterio.open(path, "r+") as opened:
+        opened.scales = [0.5]
+    with pytest.raises(InputError, match="declares a scale or an offset"):
+        ClassMask(path, TABLE, (2, 3), FILE)

@@ -62,7 +62,7 @@ class ByteModel(PreTrainedModel):
         super().__init__(config)
         self.bytes = nn.Embedding(256, config.width)
         self.places = nn.Embedding(config.longest, config.width)
-        self.attention = nn.Linear(config.width, 3 * config.width)
+        self.attention = nn.Linear(config.width, 3 * config.width, bias=False)
         self.head = nn.Linear(config.width, 256)
         self.post_init()
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import tokenize
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ from mmzoo.errors import InputError
 INDEX_SCHEMA = 1
 INDEX_FOLDER = "index"
 INDEX_FILE = "index.json"
+#: What numpy raises for the file of an array that is damaged.
+UNREADABLE = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
 PROBE_BLOCKS, PROBE_BYTES = 16, 4096
 
 
@@ -168,6 +171,12 @@ class ShardIndex:
                     )
             for name in content["columns"]:
                 index.column(name)
+            numbers = index.column("shard")
+            if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(index.shards):
+                raise InputError(
+                    f"{folder}/{INDEX_FOLDER}/shard.npy names tars that are not there. "
+                    f"Mend with: mmzoo data repair {folder} -o NEW"
+                )
         except (KeyError, TypeError) as fault:
             raise InputError(f"{folder}/{INDEX_FOLDER}/{INDEX_FILE} is incomplete ({fault}). Build again") from None
         return index
@@ -180,7 +189,7 @@ class ShardIndex:
             try:
                 # As a plain array over the map: numpy's own class for maps takes microseconds for each element.
                 column = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-            except (OSError, ValueError, EOFError) as fault:
+            except UNREADABLE as fault:
                 raise InputError(f"{path} is not a readable column ({fault}). Build the shards again") from None
             if [column.dtype.str, list(column.shape)] != [listed["dtype"], listed["shape"]]:
                 raise InputError(f"{path} is not the column that was indexed (dtype or shape). Build the shards again")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_engine.code_fields import CODES, CodesField
-from data_engine.index import INDEX_FILE, INDEX_FOLDER, file_sha256, read_description
+from data_engine.index import INDEX_FILE, INDEX_FOLDER, UNREADABLE, file_sha256, read_description
 from data_engine.lint_content import content_faults, kind_of
 from data_engine.progress import tracked
 from data_engine.tar_groups import Finding, Group, key_faults, read_groups
@@ -127,7 +127,7 @@ def _indexed_starts(tar: Path, content: dict[str, Any]) -> list[int]:
             np.load(tar.parent / INDEX_FOLDER / f"{name}.npy", allow_pickle=False) for name in ("shard", "offset")
         ]
         return columns[1][columns[0] == number, 0].tolist()
-    except (OSError, ValueError, LookupError):
+    except (*UNREADABLE, LookupError):
         return []
 
 

@@ -214,6 +214,8 @@ def test_index_damage(folder):
     (folder / "index" / "split.npy").write_bytes(b"")
     (folder / "index" / "width.npy").unlink()
     assert sorted(whats(folder)) == ["missing", "sha256 differs from the index"]
+    (folder / "index" / "offset.npy").write_bytes(b"")
+    assert whats(folder).count("sha256 differs from the index") == 2
 
 
 def test_offsets_that_point_elsewhere(folder):

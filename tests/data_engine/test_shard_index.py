@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from data_engine.index import ShardIndex
@@ -69,7 +70,10 @@ def test_no_index_or_another_one(folder, tmp_path):
             ShardIndex.open(folder)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x80\x04pickle", None])
+UNFINISHED = b"\x93NUMPY\x01\x00\x46\x00{'descr': '<i4', " + bytes(120)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80\x04pickle", UNFINISHED, None])
 def test_damaged_columns_are_refused(folder, damage):
     column = folder / "index" / "offset.npy"
     if damage is None:
@@ -77,6 +81,16 @@ def test_damaged_columns_are_refused(folder, damage):
     else:
         column.write_bytes(damage)
     with pytest.raises(InputError, match=r"offset\.npy"):
+        ShardIndex.open(folder)
+
+
+@pytest.mark.parametrize("number", [-1, 2**30])
+def test_numbers_of_tars_that_are_not_there_are_refused(folder, number):
+    column = folder / "index" / "shard.npy"
+    numbers = np.load(column)
+    numbers[0] = number
+    np.save(column, numbers)
+    with pytest.raises(InputError, match=r"shard\.npy names tars that are not there"):
         ShardIndex.open(folder)
 
 

@@ -52,10 +52,13 @@ class Row:
         return value
 
     def size(self, width: str, height: str) -> tuple[int, int] | None:
-        """(width, height) of an image, px, where the row has both under these names. InputError: no whole numbers."""
-        if self.values.get(width) is None or self.values.get(height) is None:
-            return None
-        return self.require(width, int), self.require(height, int)
+        """(width, height) of an image, px, where the row has both under these names and above 0, which some write for
+        unknown. InputError: no whole numbers.
+        """
+        given = [self.values.get(name) or 0 for name in (width, height)]
+        if not all(_is_number(value) and value == int(value) for value in given):
+            raise self.fail(f"{width!r} and {height!r} are {_shown(given)}, whole numbers are due")
+        return (int(given[0]), int(given[1])) if min(given) > 0 else None
 
     def optional_text(self, name: str) -> str | None:
         """A text that may be absent or null. InputError: another type."""

@@ -101,3 +101,19 @@ def test_whole_numbers_beyond_any_float_are_no_coordinates():
     row = Row("a.json:1", 1, {"box": [0, 10**400]})
     with pytest.raises(InputError, match="2 numbers are due"):
         row.numbers("box", 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "size"),
+    [
+        ({"w": 640, "h": 480}, (640, 480)),
+        ({"w": 640.0, "h": 480}, (640, 480)),
+        ({"w": 0, "h": 0}, None),
+        ({"w": None, "h": 480}, None),
+        ({}, None),
+    ],
+)
+def test_the_size_of_an_image_may_be_unknown(values, size):
+    assert Row("a.json:1", 1, values).size("w", "h") == size
+    with pytest.raises(InputError, match="whole numbers are due"):
+        Row("a.json:1", 1, {"w": "640", "h": 480}).size("w", "h")

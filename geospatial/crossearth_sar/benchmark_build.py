@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from data_engine.splits import group_of, group_pattern, split_by_hash
 from geospatial.class_masks import IGNORE
 from geospatial.crossearth_sar.benchmarks import DataSet
 from geospatial.mask_palette import palette_classes
-from geospatial.raster import stored_bands
+from geospatial.raster import rasterio_faults, stored_bands
+from mmzoo.durable_files import refused_writes_named
 from mmzoo.errors import InputError
 
 #: Share of the images of a source for validation, by hash of their group, where the data set has no splits of its own.
@@ -51,7 +53,7 @@ class Place:
         )
         found = replace(self.data_set, layout=layout)
         if self.codes is not None:
-            codes = _read_codes(self.codes, found.classes)
+            codes = _read_codes(self.codes, found.classes, found.coloured)
             coloured = {name: (code[0], code[1], code[2]) for name, code in codes.items()} if found.coloured else None
             found = replace(found, palette=coloured, ids=None if found.coloured else codes)
         if layout.images is None or layout.masks is None:
@@ -85,11 +87,13 @@ def build(place: Place, shared: Mapping[str, str], classes: Sequence[str], out: 
     found = place.described()
     rows = _rows(found, place.folder)
     masks = out / f"{name}_masks"
-    masks.mkdir(parents=True, exist_ok=True)
+    with refused_writes_named(masks):
+        masks.mkdir(parents=True, exist_ok=True)
     off = pixels = 0
     written = []
     for number, (split, image, mask) in enumerate(tracked(rows, "masks", len(rows))):
         ids, stray = class_ids(mask, found, shared, classes)
+        _check_size(image, mask, ids.shape)
         off, pixels = off + stray, pixels + ids.size
         file = masks / f"{number:06}_{image.stem}.png"
         _write_mask(file, ids)
@@ -117,6 +121,8 @@ def class_ids(
             table[number] = place.get(name, IGNORE)
         return table[own], int((own == IGNORE).sum())
     assert data_set.ids is not None
+    if stored.dtype.kind not in "uif" or (stored != stored[0]).any():
+        raise InputError(f"{mask} is no mask of ids: {len(stored)} unequal bands, or {stored.dtype}. Check masks")
     result, known = np.full(stored[0].shape, IGNORE, np.uint8), np.isin(stored[0], data_set.ignore)
     for name, ids in data_set.ids.items():
         of_class = np.isin(stored[0], ids)
@@ -128,6 +134,15 @@ def class_ids(
     return result, 0
 
 
+def _check_size(image: Path, mask: Path, size: tuple[int, ...]) -> None:
+    """InputError: an image that is no raster, or of another size than its mask."""
+    with rasterio_faults(image), rasterio.open(image) as opened:
+        if (opened.height, opened.width) != tuple(size):
+            raise InputError(
+                f"{mask} is {size[1]} x {size[0]} px, {image} is {opened.width} x {opened.height}. Check masks"
+            )
+
+
 def _rows(data_set: DataSet, folder: Path) -> list[tuple[str | None, Path, Path]]:
     """(split or None, image, mask), by name. InputError: see `build`."""
     if not folder.is_dir():
@@ -136,7 +151,10 @@ def _rows(data_set: DataSet, folder: Path) -> list[tuple[str | None, Path, Path]
     assert layout.images is not None
     assert layout.masks is not None
     if layout.splits is None:
-        images = [(None, image) for image in sorted(folder.glob(layout.images))]
+        try:
+            images = [(None, image) for image in sorted(folder.glob(layout.images))]
+        except (ValueError, NotImplementedError) as fault:
+            raise InputError(f"images {layout.images!r}: {fault}. Give a pattern inside of {folder}") from None
     else:
         images = [
             (split, folder / Path(layout.images).parent / name)
@@ -218,14 +236,19 @@ def _write_mask(file: Path, ids: np.ndarray) -> None:
         raise InputError(f"{file} cannot be written ({fault}). Choose a writable folder with room") from None
 
 
-def _read_codes(file: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """InputError: no such JSON, or a class that the data set does not have."""
+def _read_codes(file: Path, classes: Sequence[str], coloured: bool) -> dict[str, tuple[int, ...]]:
+    """InputError: no such JSON, a class that the data set does not have, or an id of two classes."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        codes = {str(name): tuple(int(number) for number in numbers) for name, numbers in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as fault:
+        codes = {str(name): tuple(map(index, numbers)) for name, numbers in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as fault:
         raise InputError(f"{file} is no JSON of {{class: [numbers]}} ({fault}). Mend it") from None
     odd = [name for name in codes if name not in classes]
     if odd or not codes or not all(codes.values()):
         raise InputError(f"{file}: {odd[0] if odd else 'an empty entry'!r}; classes are {', '.join(classes)}. Mend it")
+    if not coloured:
+        every = [number for numbers in codes.values() for number in numbers]
+        twice = [number for number in every if every.count(number) > 1]
+        if twice:
+            raise InputError(f"{file}: the id {twice[0]} stands there twice, and a pixel has one class. Mend it")
     return codes

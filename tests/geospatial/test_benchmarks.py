@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,31 @@ def test_masks_of_another_kind(tmp_path: Path) -> None:
     assert (class_ids(tmp_path / "with_alpha.tif", data_set, shared, ("building",))[0] == 0).all()
     with pytest.raises(InputError, match="has 1 bands; a picture of FUSAR-Map has three"):
         class_ids(tmp_path / "grey.tif", data_set, shared, ("building",))
+
+
+IDS = {"building": [1], "road": [2], "greenery": [3], "water": [4], "farmland": [5]}
+
+
+@pytest.mark.parametrize(
+    ("mask", "change", "options", "message"),
+    [
+        (np.ones((1, 4, 6), np.uint8), {}, (), r"label/0\.tif is 6 x 4 px, .*sar/0\.tif is 6 x 6"),
+        (np.arange(108).reshape(3, 6, 6).astype(np.uint8), {}, (), "is no mask of ids: 3 unequal bands"),
+        (np.ones((1, 6, 6), np.complex64), {}, (), "is no mask of ids: .* complex64"),
+        (np.ones((1, 6, 6), np.uint8), {"road": [1]}, (), "the id 1 stands there twice"),
+        (np.ones((1, 6, 6), np.uint8), {"road": [2.5]}, (), "is no JSON of"),
+        (np.ones((1, 6, 6), np.uint8), {}, ("--source-images", "/etc/*"), "Give a pattern inside of"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(mask, change, options, message, tmp_path: Path, capsys) -> None:
+    write(tmp_path / "d/sar/0.tif", np.ones((1, 6, 6), np.float32))
+    write(tmp_path / "d/label/0.tif", mask)
+    (tmp_path / "codes.json").write_text(json.dumps({**IDS, **change}))
+    line = ["ddhr-sk", "--source", tmp_path / "d", "--source-images", "sar/*.tif", "--source-masks", "sar=label"]
+    line += ["--source-codes", tmp_path / "codes.json", "--out", tmp_path / "out", "--val-fraction", "0", *options]
+    assert run(*line) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out/source.csv").exists()
 
 
 def test_splits_and_places_are_those_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

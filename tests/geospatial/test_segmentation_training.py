@@ -14,6 +14,7 @@ from geospatial.crossearth_sar.training import CrossEarthSARSegmentation, FineTu
 from geospatial.raster_data import RasterData
 from geospatial.raster_sources import RasterSource
 from geospatial.segmentation import class_colours, log_loss
+from geospatial.validation_probe import refuse_nothing_to_validate
 from mmzoo.errors import InputError
 from mmzoo.hub.auto import register_families
 from mmzoo.hub.load import from_pretrained
@@ -256,6 +257,30 @@ def test_a_choice_by_what_is_not_there_is_refused_before_training(folder):
     alone = RasterData([source], classes=CLASSES, window=32, global_batch=4, val_fraction=0.3, steps_per_epoch=1)
     with pytest.raises(InputError, match="select_by is target, and no source of the data has role: target"):
         train(stage(select_by="target"), alone)
+
+
+@pytest.mark.parametrize("empty", ["labels", "data", "both but for a corner"])
+def test_a_validation_that_could_say_nothing_is_refused_before_training(folder, raster_at, tmp_path, empty):
+    """Which of two overlaps nowhere: labels left, data right; a single pixel of both in the last tile is enough."""
+    for number in range(3):
+        mask, values = np.zeros((1, 40, 48), np.uint8), np.full((1, 40, 48), 0.3, np.float32)
+        if empty == "labels":
+            mask[:] = IGNORE
+        else:
+            mask[..., 24:], values[..., :24] = IGNORE, np.nan
+        if empty == "both but for a corner" and number == 2:
+            mask[..., -1, -1] = 1
+        raster_at(tmp_path / "images" / f"{number}.tif", values)
+        raster_at(tmp_path / "masks" / f"{number}.tif", mask, None)
+    given = data(folder)
+    given.sources[0] = RasterSource(given.sources[0].images, given.sources[0].masks, "source", split="train")
+    given.sources.append(RasterSource(str(tmp_path / "images"), str(tmp_path / "masks"), "empty", split="val"))
+    if empty == "both but for a corner":
+        refuse_nothing_to_validate(given.open_index(), "source")
+        return
+    with pytest.raises(InputError, match=r"none of the 3 validation rasters of the source domain has a labelled pixel"):
+        train(stage(), given)
+    refuse_nothing_to_validate(given.open_index(), "target")
 
 
 def test_log_loss_in_closed_form():

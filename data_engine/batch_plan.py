@@ -15,7 +15,7 @@ from data_engine.pack_ledger import PackLedger
 from data_engine.quarantine import ErrorBudget
 from data_engine.remote import RemoteSettings
 from data_engine.sample_source import SampleIndex
-from data_engine.skips import Skips, next_positions
+from data_engine.skips import Skips, advance, kept, next_positions
 from mmzoo.errors import InputError
 
 Slot = tuple[int, int, int]  # position, epoch, row
@@ -100,15 +100,19 @@ class PlannedBatches:
     def __len__(self) -> int:
         if self.stop is None:
             raise TypeError("this loader is endless: give steps or passes")
-        return math.ceil((self.stop - self.settings.start_position) / self.settings.global_batch)
+        left = kept(self.settings.start_position, self.stop, self.settings.skips)
+        return math.ceil(sum(stop - start for start, stop in left) / self.settings.global_batch)
 
     def __iter__(self) -> Iterator[BatchPlan]:
         settings = self.settings
         start = settings.start_position
         while self.stop is None or start < self.stop:
-            size = settings.global_batch if self.stop is None else min(settings.global_batch, self.stop - start)
-            positions = next_positions(start, size, settings.skips)
-            own = positions[slice(*rank_window(0, size, settings.rank, settings.ranks))]
+            positions = next_positions(start, settings.global_batch, settings.skips)
+            if self.stop is not None and positions[-1] >= self.stop:
+                positions = [position for position in positions if position < self.stop]
+                if not positions:
+                    return
+            own = positions[slice(*rank_window(0, len(positions), settings.rank, settings.ranks))]
             yield self._plan(own, (positions[0], *self.ledger.locate(positions[0])))
             start = positions[-1] + 1
 
@@ -154,5 +158,5 @@ def check_settings(settings: LoaderSettings, steps: int | None) -> None:
 
 def _stop_position(settings: LoaderSettings, ledger: Ledger, steps: int | None) -> int | None:
     if steps is not None:
-        return settings.start_position + steps * settings.global_batch
+        return advance(settings.start_position, steps * settings.global_batch, settings.skips)
     return None if settings.passes is None else max(settings.start_position, ledger.epoch_start(settings.passes))

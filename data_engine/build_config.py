@@ -5,12 +5,16 @@
     val_fraction: 0.1           # share in the split val, by hash; see build_splits.py
     workers: 2                  # processes; the result does not depend on it
     max_rejected: 0             # damaged or absent files that are put up with, each listed in rejected.jsonl
+    without: removed.jsonl      # a list of mmzoo data clean, or repairs.jsonl: samples of these sources to leave out
+    transforms: [without_thinking]  # changes to each sample, see record_transforms.py
     energon: CaptioningSample   # also write .nv-meta, for Megatron-Energon; or VQASample, TextSample, ImageSample
     sources:
       - {kind: llava, name: notes, license: CC0-1.0, annotations: notes.json, images: photos}
 
 Paths are relative to where the command runs. `split: train` or `val` in a source puts all of it there, `group: REGEX`
-keeps together what its first capture group finds in the names of files.
+keeps together what its first capture group finds in the names of files. `where: {field: value or list}` takes the rows
+with these values; a published split is two sources, `where: {split: val}, split: val` and the same with train.
+The kinds and their options stand in docs/data.md.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ import yaml
 
 from data_engine.byte_size import byte_size
 from data_engine.energon_meta import FIELD_MAPS
+from data_engine.record_transforms import TRANSFORMS
+from data_engine.removals import ListedRemoval, read_removals
+from data_engine.sources.selected import SelectedSource
 from data_engine.sources.source import Source, key_stem
 from data_engine.splits import SPLITS, group_pattern
 from mmzoo.errors import InputError, suggestion
@@ -43,11 +50,12 @@ KINDS = {
     "zoom_chain": "zoom_chain:ZoomChainSource",
     "image_masks": "image_masks:ImageMaskSource",
     "geotiff_pairs": "geotiff_pairs:GeotiffPairSource",
+    "images": "plain_images:PlainImageSource",
     "hugging_face": "hugging_face:HuggingFaceSource",
     "webdataset": "webdataset_tars:WebdatasetSource",
     "energon": "energon:EnergonSource",
 }
-PLACEMENT = ("kind", "split", "group")
+PLACEMENT = ("kind", "split", "group", "where")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,9 @@ class PlacedSource:
 
 @dataclass(frozen=True, slots=True)
 class BuildConfig:
-    """What to build. `shard_bytes`: bytes. `energon`: the sample type of the `.nv-meta` to write, or None."""
+    """What to build. `shard_bytes`: bytes. `energon`: the sample type of the `.nv-meta` to write, or None. `without`:
+    keys to leave out; `transforms`: names of TRANSFORMS, in their order.
+    """
 
     output: Path
     sources: tuple[PlacedSource, ...]
@@ -72,13 +82,17 @@ class BuildConfig:
     max_rejected: int = 0
     overwrite: bool = False
     energon: str | None = None
+    without: Mapping[str, ListedRemoval] = dataclasses.field(default_factory=dict)
+    transforms: tuple[str, ...] = ()
 
     @property
     def shaping(self) -> dict[str, Any]:
         """What the result follows from, beside the samples: all but output and workers."""
         places = [(each.source.name, each.split, each.group and each.group.pattern) for each in self.sources]
         names = ("shard_bytes", "val_fraction", "max_rejected", "energon")
-        return {**{name: getattr(self, name) for name in names}, "places": places}
+        chosen = {"without": sorted(self.without), "transforms": list(self.transforms)}
+        given = {name: value for name, value in chosen.items() if value}
+        return {**{name: getattr(self, name) for name in names}, "places": places, **given}
 
 
 def read_config(file: Path) -> BuildConfig:
@@ -87,7 +101,7 @@ def read_config(file: Path) -> BuildConfig:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as fault:
         raise InputError(f"cannot read {file}: {fault.strerror}. Name a YAML file") from None
-    except (ValueError, yaml.YAMLError) as fault:
+    except (ValueError, RecursionError, yaml.YAMLError) as fault:
         raise InputError(f"{file} is not YAML: {' '.join(str(fault).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} must hold keys such as output and sources. See: mmzoo data build --help")
@@ -96,7 +110,7 @@ def read_config(file: Path) -> BuildConfig:
 
 def parse_config(content: Mapping[str, Any], place: str) -> BuildConfig:
     """The config of a mapping; `place` begins every message."""
-    types_of = get_type_hints(BuildConfig) | {"shard_size": str | int, "sources": list}
+    types_of = get_type_hints(BuildConfig) | {"shard_size": str | int, "sources": list, "without": Path}
     del types_of["shard_bytes"]
     _check_keys(content, types_of, place)
     for name in ("output", "sources"):
@@ -109,6 +123,11 @@ def parse_config(content: Mapping[str, Any], place: str) -> BuildConfig:
         raise InputError(
             f"{place}: energon {given['energon']!r} is not known.{suggestion(given['energon'], FIELD_MAPS)}"
         )
+    for name in given.get("transforms", ()):
+        if name not in TRANSFORMS:
+            raise InputError(f"{place}: unknown transform {name!r}.{suggestion(name, TRANSFORMS)}")
+    if "without" in given:
+        given["without"] = read_removals(given["without"])
     config = BuildConfig(shard_bytes=_bytes(size, place), sources=sources, **given)
     if config.workers < 1 or config.max_rejected < 0 or not 0 <= config.val_fraction <= 1 or config.shard_bytes < 1:
         raise InputError(f"{place}: workers and shard_size are 1 or more, max_rejected 0 or more, val_fraction 0 to 1")
@@ -153,7 +172,11 @@ def _source(entry: Any, place: str) -> PlacedSource:
     if split is not None and split not in SPLITS:
         raise InputError(f"{place}: split {split!r} is not one of {', '.join(SPLITS)}")
     group = _value(entry.get("group"), str | None, f"{place}: group")
-    return PlacedSource(source_type(**options), kind, split, group_pattern(group))
+    source = source_type(**options)
+    where = _value(entry["where"], dict, f"{place}: where") if "where" in entry else None
+    if where is not None:
+        source = SelectedSource(name=source.name, license=source.license, whole=source, where=where)
+    return PlacedSource(source, kind, split, group_pattern(group))
 
 
 def _check_keys(given: Mapping[str, Any], known: Any, place: str) -> None:

@@ -15,9 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_engine.build_config import PlacedSource
+from data_engine.build_config import BuildConfig
 from data_engine.record_members import RecordMembers, pack_record
-from data_engine.shards import BLOCK, member_header, padded
+from data_engine.record_rows import record_row
+from data_engine.record_transforms import TransformCounts, transformed
+from data_engine.removals import ListedRemoval
+from data_engine.shards import member_header, padded
 from data_engine.stored_sample import StoredFile, StoredSample
 from mmzoo.errors import InputError
 
@@ -32,7 +35,16 @@ class Part:
 
     samples: list[StoredSample] = field(default_factory=list)
     bytes: int = 0
+    passed_over: int = 0
     digest: Any = field(default_factory=lambda: hashlib.sha256(f"part {PART_RULES}".encode()))
+
+    @classmethod
+    def of(cls, transforms: Sequence[str]) -> Part:
+        """A part without a sample yet, of samples that go through these transforms."""
+        part = cls()
+        for name in transforms:
+            part.digest.update(f"transform {name}".encode())
+        return part
 
     @property
     def name(self) -> str:
@@ -47,6 +59,16 @@ class Part:
             self.bytes += size
             self.digest.update(stamp)
 
+    def pass_over(self, sample: StoredSample) -> None:
+        """Counts a sample that is left out, so that all others stay in the parts they are in without a list."""
+        self.passed_over += 1
+        self.bytes += sum(_stamp(file)[0] for file in sample.files)
+
+    @property
+    def full(self) -> bool:
+        """Whether another sample belongs to the next part."""
+        return len(self.samples) + self.passed_over >= PART_SAMPLES or self.bytes >= PART_BYTES
+
 
 def _stamp(file: StoredFile) -> tuple[int, bytes]:
     """Size in bytes, and what changes when the file does; a file that is absent has a stamp, too."""
@@ -59,35 +81,61 @@ def _stamp(file: StoredFile) -> tuple[int, bytes]:
     return file.size or status.st_size, f"{status.st_size} {status.st_mtime_ns}".encode()
 
 
-def read_parts(sources: Sequence[PlacedSource]) -> Iterator[Part]:
-    """The samples of all sources, in parts. InputError: an annotation that is damaged; a source without a sample."""
-    part = Part()
-    for placed in sources:
+def read_parts(config: BuildConfig) -> Iterator[Part]:
+    """The samples of all sources but those of `config.without`, in parts.
+
+    InputError: an annotation that is damaged; a source without a sample; a list that does not fit the sources.
+    """
+    part = Part.of(config.transforms)
+    unseen = set(config.without)
+    for placed in config.sources:
         empty = True
         for sample in placed.source.samples():
             empty = False
-            part.add(sample)
-            if len(part.samples) >= PART_SAMPLES or part.bytes >= PART_BYTES:
-                yield part
-                part = Part()
+            if sample.key in config.without:
+                _check_listed(sample, config.without[sample.key])
+                unseen.discard(sample.key)
+                part.pass_over(sample)
+            else:
+                part.add(sample)
+            if part.full:
+                yield from _filled(part)
+                part = Part.of(config.transforms)
         if empty:
             raise InputError(f"source {placed.source.name!r} has no sample. Mend its paths, or take it out")
+    yield from _filled(part)
+    if unseen:
+        raise InputError(f"without: {min(unseen)!r} is in none of the sources. Take the list of a build of these")
+
+
+def _filled(part: Part) -> Iterator[Part]:
+    """The part, if anything is in it."""
     if part.samples:
         yield part
+
+
+def _check_listed(sample: StoredSample, listed: ListedRemoval) -> None:
+    """InputError: the key, a row number, now means another file or line than when the list was made."""
+    if listed.path is not None and listed.path != (sample.origin or sample.key):
+        raise InputError(
+            f"without: {sample.key} was {listed.path!r} when the list was made and is {sample.origin!r} now: the "
+            "sources have changed. Build without the list, and clean again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PartFile:
     """A part that is written: `<name>.tar`, the members of its samples, and `<name>.json`, what is known of them.
 
-    `rows`: one a sound sample, in order; see `_row`. `rejected`: of the others source, origin, key, reason. `rules`:
-    how often each image rule of decode.py applied.
+    `rows`: one a sound sample, in order; see record_rows.py. `rejected`: of the others source, origin, key, reason.
+    `rules`: how often each image rule of decode.py applied.
     """
 
     name: str
     rows: list[dict[str, Any]]
     rejected: list[dict[str, str]]
     rules: dict[str, int]
+    transforms: TransformCounts = field(default_factory=dict)
 
 
 def read_part(folder: Path, name: str) -> PartFile | None:
@@ -96,28 +144,30 @@ def read_part(folder: Path, name: str) -> PartFile | None:
         content = json.loads((folder / f"{name}.json").read_bytes())
         if (folder / f"{name}.tar").stat().st_size != content["bytes"]:
             return None
-        return PartFile(name, content["rows"], content["rejected"], content["rules"])
+        return PartFile(name, content["rows"], content["rejected"], content["rules"], content.get("transforms", {}))
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
-def write_part(folder: Path, name: str, samples: Sequence[StoredSample]) -> None:
+def write_part(folder: Path, name: str, samples: Sequence[StoredSample], transforms: Sequence[str] = ()) -> None:
     """Judges the samples and writes the part; it is there whole, or not at all. OSError: the disk refuses."""
-    rows, rejected, rules = [], [], Counter()
+    rows, rejected, rules, counts = [], [], Counter(), {}
     building = folder / f"{name}.tar.building"
     with building.open("wb") as file:
-        for sample in samples:
+        for given in samples:
+            sample = given
             try:
+                sample = transformed(given, transforms, counts)
                 record = pack_record(sample, rules)
             except InputError as mistake:
                 where = {"source": sample.source, "origin": sample.origin, "key": sample.key}
                 rejected.append({**where, "reason": str(mistake)})
                 continue
-            rows.append(_row(sample, record, _write(file, sample.key, record)))
+            rows.append(record_row(sample, record, _write(file, sample.key, record)))
         size = file.tell()
         _flush(file)
     building.rename(folder / f"{name}.tar")
-    content = {"bytes": size, "rows": rows, "rejected": rejected, "rules": dict(rules)}
+    content = {"bytes": size, "rows": rows, "rejected": rejected, "rules": dict(rules), "transforms": counts}
     notes = folder / f"{name}.json.building"
     with notes.open("wb") as file:
         file.write(json.dumps(content).encode())
@@ -138,34 +188,3 @@ def _write(file: Any, key: str, record: RecordMembers) -> list[tuple[str, int, i
         places.append((name, file.tell() - start, len(data)))
         file.write(data + bytes(padded(len(data)) - len(data)))
     return places
-
-
-def _row(sample: StoredSample, record: RecordMembers, places: list[tuple[str, int, int]]) -> dict[str, Any]:
-    """What the index and the card need of a sample; `bytes` counts headers and padding, `hashes` decide its split."""
-    content = record.content
-    spoken = json.dumps([content["conversation"], content["text"]], ensure_ascii=False)
-    return {
-        "key": sample.key,
-        "source": sample.source,
-        "places": places,
-        "extensions": [extension for extension, _ in record.members.values()],
-        "bytes": sum(BLOCK + padded(size) for _, _, size in places),
-        "text": sample.text_characters,
-        "sizes": record.image_sizes,
-        "extent": record.extent,
-        "hashes": record.hashes or [hashlib.sha256(spoken.encode("utf-8", "backslashreplace")).hexdigest()],
-        "names": [file.name for file in sample.files[:1]],
-        "license": sample.license,
-        "formats": [entry.get("format", "GeoTIFF") for name in ("images", "rasters") for entry in content[name]],
-        "labels": dict(Counter(region.label for region in sample.regions)),
-        "turns": len(sample.conversation),
-        "fields": sorted(_held(sample)),
-    }
-
-
-def _held(sample: StoredSample) -> set[str]:
-    """The typed fields that a sample has."""
-    names = ("images", "rasters", "mask", "conversation", "text", "number")
-    held = {name for name in names if getattr(sample, name) not in (None, ())}
-    shapes = {"boxes": "box", "quads": "quad", "polygons": "polygons", "run_lengths": "rle"}
-    return held | {name for name, shape in shapes.items() if any(getattr(region, shape) for region in sample.regions)}

@@ -25,25 +25,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_engine.build_config import BuildConfig
 from data_engine.build_parts import Part, PartFile, read_part, read_parts, write_part
 from data_engine.build_splits import split_rows
-from data_engine.data_card import card_page, make_card
+from data_engine.data_card import inline
 from data_engine.energon_meta import check_energon, sample_places, write_energon
-from data_engine.index import key_hash, write_index
 from data_engine.output_folder import BUILD_FILE, CARD_FILE, CARD_PAGE, REJECTED_FILE, check_output, put_in_place
 from data_engine.progress import tracked
-from data_engine.records import RECORDS
-from data_engine.sample_facts import fact_arrays
+from data_engine.record_folder import WrittenRecords, finish_records, json_text, write_text
+from data_engine.record_transforms import summed
 from data_engine.shards import END_OF_TAR, ShardFile, shard_name
 from data_engine.splits import SPLITS
 from mmzoo.errors import InputError
 
 PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
-EXTENT = ("width", "height")
-FIELD_ORDER = ("json", "image", "mask", "raster")
+RESULT = "result"  # the folder that becomes the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +57,13 @@ def build_records(config: BuildConfig) -> RecordSummary:
     """Builds, or finds that nothing is to be done. InputError for a user's mistake; parts that are whole stay."""
     output = config.output.resolve()
     earlier = _earlier(output)
-    if earlier and earlier["fingerprint"] == _fingerprint(config, (part.name for part in read_parts(config.sources))):
+    if earlier and earlier["fingerprint"] == _fingerprint(config, (part.name for part in read_parts(config))):
         card = json.loads((output / CARD_FILE).read_bytes())
+        _sweep(output)
         return RecordSummary(str(config.output), earlier["identity"], False, 0, card)
     check_output(output, config.overwrite)
     with _work_folder(output) as work:
+        check_output(output, config.overwrite)  # again: another build of it may just have ended
         try:
             parts, reused = _write_parts(config, work)
             summary = _finish(config, work, parts, reused)
@@ -73,7 +71,7 @@ def build_records(config: BuildConfig) -> RecordSummary:
             raise InputError(
                 f"cannot write {work}: {fault.strerror or fault}. Free space and run again: whole parts are kept"
             ) from None
-    shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)  # as long as it is locked: whoever waits makes one of its own
     return summary
 
 
@@ -96,32 +94,61 @@ def _fingerprint(config: BuildConfig, names: Any) -> str:
 @contextmanager
 def _work_folder(output: Path) -> Iterator[Path]:
     """The hidden folder of a build, kept for the next start; InputError: another build is in it."""
-    existing = next(parent for parent in output.parents if parent.is_dir())
-    work = existing / f".{output.name}.parts"
+    work = _work_path(output)
     try:
         work.mkdir(exist_ok=True)
+        lock = os.open(work, os.O_RDONLY)
     except OSError as fault:
-        raise InputError(f"cannot write to {existing}: {fault.strerror}. Name another output folder") from None
-    lock = os.open(work, os.O_RDONLY)
+        raise InputError(f"cannot write to {work.parent}: {fault.strerror}. Name another output folder") from None
     try:
+        if not _is_mine(work, lock):  # and then it is not to be removed either, empty as it may be
+            raise InputError(f"another build of {output} is running. Wait for it, or name another output")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another build of {output} is running. Wait for it, or name another output") from None
-        for leftover in work.glob("*.building"):
-            leftover.unlink()
-        yield work
+            for leftover in work.glob("*.building"):
+                leftover.unlink()
+            _give_back(work, output)
+            yield work
+        finally:
+            with suppress(OSError):  # it is not empty: parts are kept for the next start
+                work.rmdir()
     finally:
-        with suppress(OSError):  # it is not empty: parts are kept for the next start
-            work.rmdir()
         os.close(lock)
+
+
+def _is_mine(work: Path, lock: int) -> bool:
+    """Locks the opened folder; False when another build has it, or has just removed it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(work.stat(), os.fstat(lock))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _work_path(output: Path) -> Path:
+    existing = next(parent for parent in output.parents if parent.is_dir())
+    return existing / f".{output.name}.parts"
+
+
+def _give_back(work: Path, output: Path) -> None:
+    """What a build had moved aside when it was killed: an earlier output, which comes back where none is."""
+    aside = work / f"{RESULT}.old"
+    if aside.is_dir() and not output.exists():
+        aside.rename(output)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(output: Path) -> None:
+    """Removes the parts of a build that was killed when its output was in place already."""
+    if _work_path(output).is_dir():
+        with suppress(InputError), _work_folder(output) as work:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _write_parts(config: BuildConfig, work: Path) -> tuple[list[PartFile], int]:
     """All parts, in order, and how many were there already."""
     parts: list[PartFile] = []
     reused = 0
-    with _writers(config.workers) as submit:
+    with _writers(config.workers, config.transforms) as submit:
         waiting: deque[tuple[str, Future[None] | None]] = deque()
 
         def take() -> None:
@@ -135,7 +162,7 @@ def _write_parts(config: BuildConfig, work: Path) -> tuple[list[PartFile], int]:
             _check_rejected(config, parts)
 
         try:
-            for part in tracked(read_parts(config.sources), "building, parts", None):
+            for part in tracked(read_parts(config), "building, parts", None):
                 known = read_part(work, part.name) is not None
                 reused += known
                 waiting.append((part.name, None if known else submit(work, part)))
@@ -163,13 +190,13 @@ def _check_rejected(config: BuildConfig, parts: Sequence[PartFile]) -> None:
 
 
 @contextmanager
-def _writers(workers: int) -> Iterator[Any]:
+def _writers(workers: int, transforms: Sequence[str] = ()) -> Iterator[Any]:
     """submit(folder, part) -> a future; with one worker the part is written at once, in this process."""
     if workers == 1:
 
         def at_once(folder: Path, part: Part) -> Future[None]:
             future: Future[None] = Future()
-            write_part(folder, part.name, part.samples)
+            write_part(folder, part.name, part.samples, transforms)
             future.set_result(None)
             return future
 
@@ -178,7 +205,7 @@ def _writers(workers: int) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of whoever calls
     with ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(),)) as pool:
         try:
-            yield lambda folder, part: pool.submit(write_part, folder, part.name, part.samples)
+            yield lambda folder, part: pool.submit(write_part, folder, part.name, part.samples, transforms)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -201,29 +228,26 @@ def _finish(config: BuildConfig, work: Path, parts: Sequence[PartFile], reused: 
     splits, _ = split_rows(rows, config.sources, config.val_fraction)
     if config.energon:
         check_energon(config.energon, rows, splits)
-    folder = work / "result"
+    folder = work / RESULT
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     shards, places = _lay_out(config, work, folder, parts)
-    fields = sorted({name for row in rows for name, _, _ in row["places"]}, key=_field_rank)
-    card = make_card(rows, splits, rejected, len(shards))
-    identity = write_index(folder, _description(config, card, fields), shards, _columns(rows, splits, places, fields))
     rules = Counter()
     for part in parts:
         rules.update(part.rules)
-    card |= {"identity": identity, "image_rules": dict(sorted((+rules).items()))}
-    _write_notes(config, folder, card, rejected)
+    notes: dict[str, Any] = {"image_rules": dict(sorted((+rules).items()))}
+    if config.without:
+        notes["left_out"] = dict(sorted(Counter(each.check for each in config.without.values()).items()))
+    if config.transforms:
+        notes["transforms"] = summed([part.transforms for part in parts], config.transforms)
+    written = WrittenRecords(rows, splits, places, shards, rejected, notes)
+    card = finish_records(folder, config.output.resolve().name, written, _description(config))
     if config.energon:
         write_energon(folder, config.energon, splits[0], shards, sample_places(rows, places))
     fingerprint = _fingerprint(config, (part.name for part in parts))
-    _write(folder / BUILD_FILE, _json({"fingerprint": fingerprint, "identity": identity}))
+    write_text(folder / BUILD_FILE, json_text({"fingerprint": fingerprint, "identity": card["identity"]}))
     put_in_place(folder, config.output.resolve(), config.overwrite)
-    return RecordSummary(str(config.output), identity, True, reused, card)
-
-
-def _field_rank(name: str) -> tuple[int, int]:
-    stem = name.rstrip("0123456789")
-    return FIELD_ORDER.index(stem), int(name[len(stem) :] or 0)
+    return RecordSummary(str(config.output), card["identity"], True, reused, card)
 
 
 def _lay_out(
@@ -287,54 +311,22 @@ class _Shard:
         self.offset = self.samples = 0
 
 
-def _columns(
-    rows: Sequence[dict[str, Any]], splits: Sequence[str], places: Sequence[tuple[int, int]], fields: Sequence[str]
-) -> dict[str, np.ndarray]:
-    offsets, sizes = (np.zeros((len(rows), len(fields)), np.int64) for _ in range(2))
-    columns = {name: column for column, name in enumerate(fields)}
-    for number, (row, (_, start)) in enumerate(zip(rows, places, strict=True)):
-        for name, offset, size in row["places"]:
-            offsets[number, columns[name]], sizes[number, columns[name]] = start + offset, size
-    return {
-        "shard": np.array([shard for shard, _ in places], np.int32),
-        "offset": offsets,
-        "size": sizes,
-        "key_hash": np.array([key_hash(row["key"]) for row in rows], np.uint64),
-        "split": np.array([SPLITS.index(split) for split in splits], np.uint8),
-        **fact_arrays([row["text"] for row in rows], [row["sizes"] for row in rows]),
-        **{name: np.array([row["extent"][axis] for row in rows], np.int32) for axis, name in enumerate(EXTENT)},
+def _description(config: BuildConfig) -> dict[str, Any]:
+    """What index.json says of how the set was made."""
+    names = [each.source.name for each in config.sources]
+    placed = {
+        each.source.name: {"split": each.split, "group": each.group and each.group.pattern}
+        for each in config.sources
+        if each.split or each.group
     }
-
-
-def _description(config: BuildConfig, card: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """The part of index.json that speaks of content; no path of this machine."""
-    counts = {split: card["splits"].get(split, 0) for split in SPLITS}
     return {
-        "kind": RECORDS,
-        "source": config.sources[0].source.name if len(config.sources) == 1 else config.output.resolve().name,
-        "sources": list(card["sources"]),
-        "fields": list(fields),
-        "formats": card["formats"],
-        "splits": {"names": list(SPLITS), "counts": counts, "method": "hash", "val_fraction": config.val_fraction},
+        "source": names[0] if len(names) == 1 else config.output.resolve().name,
+        "splits": {"names": list(SPLITS), "method": "hash", "val_fraction": config.val_fraction}
+        | ({"placed": placed} if placed else {}),
         "arguments": {"shard_bytes": config.shard_bytes},
-        "rejected": card["rejected"],
+        **({"left_out": len(config.without)} if config.without else {}),
+        **({"transforms": list(config.transforms)} if config.transforms else {}),
     }
-
-
-def _write_notes(config: BuildConfig, folder: Path, card: dict[str, Any], rejected: Sequence[dict[str, str]]) -> None:
-    _write(folder / CARD_FILE, _json(card))
-    _write(folder / CARD_PAGE, card_page(card, config.output.resolve().name))
-    if rejected:
-        lines = [json.dumps(item, ensure_ascii=False) for item in rejected]
-        _write(folder / REJECTED_FILE, "\n".join(lines) + "\n")
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def summary_text(summary: RecordSummary) -> str:
@@ -349,6 +341,9 @@ def summary_text(summary: RecordSummary) -> str:
     ]
     lines += [f"  {name}: {entry['samples']}" for name, entry in card["sources"].items()]
     lines += [f"{summary.reused} parts of an earlier start were used again"] if summary.reused else []
+    left_out = card.get("left_out", {})
+    lines += [f"{sum(left_out.values())} left out ({inline(left_out)})"] if left_out else []
+    lines += [f"{name}: {inline(counts)}" for name, counts in card.get("transforms", {}).items()]
     lines += [f"{card['rejected']} rejected, see {REJECTED_FILE}"] if card["rejected"] else []
     return "\n".join([*lines, f"card: {CARD_PAGE}"])
 

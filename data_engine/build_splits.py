@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_engine.build_config import PlacedSource
-from data_engine.splits import split_by_hash
+from data_engine.splits import groups_of, split_by_hash
 from mmzoo.errors import InputError
 
 
@@ -39,18 +39,25 @@ def split_rows(
 ) -> tuple[list[str], list[str]]:
     """The split of each row of the parts, and the name of the set it belongs to.
 
-    InputError: two fixed splits claim one set, a leak; a wanted split would be empty.
+    InputError: two fixed splits claim one set, a leak; a wanted split would be empty; a group's pattern fits no name.
     """
     by_name = {each.source.name: each for each in placed}
-    sets = _Sets()
-    for row in rows:
-        for name in _names(row, by_name[row["source"]])[1:]:
-            sets.join(row["hashes"][0], name)
-    found = [sets.find(row["hashes"][0]) for row in rows]
+    for each in placed:
+        groups_of([name for row in rows if row["source"] == each.source.name for name in row["names"]], each.group)
+    found = joined_sets(rows, by_name)
     fixed = _fixed(rows, found, by_name)
     free = [name for name in found if name not in fixed]
     by_hash = dict(zip(free, split_by_hash(free, val_fraction), strict=True)) if free else {}
     return [fixed[name][0] if name in fixed else by_hash[name] for name in found], found
+
+
+def joined_sets(rows: Sequence[Mapping[str, Any]], placed: Mapping[str, PlacedSource]) -> list[str]:
+    """The name of the set of each row. `placed`: by the name of the source."""
+    sets = _Sets()
+    for row in rows:
+        for name in _names(row, placed[row["source"]])[1:]:
+            sets.join(row["hashes"][0], name)
+    return [sets.find(row["hashes"][0]) for row in rows]
 
 
 def _names(row: Mapping[str, Any], placed: PlacedSource) -> list[str]:

@@ -70,11 +70,12 @@ def card_page(card: Mapping[str, Any], title: str) -> str:
     lines = [f"# {title}", ""]
     lines.append(
         f"{card['samples']} samples in {card['shards']} shards, {card['bytes'] / 1e6:.1f} MB; "
-        f"{card['rejected']} rejected. Splits: {_inline(card['splits'])}."
+        f"{card['rejected']} rejected. Splits: {inline(card['splits'])}."
     )
+    lines += _decisions(card)
     lines += ["", "| source | samples | splits | fields | licence | MB | rejected |", "|---|---|---|---|---|---|---|"]
     for name, entry in card["sources"].items():
-        cells = [name, entry["samples"], *(_inline(entry[part]) for part in ("splits", "fields", "licenses"))]
+        cells = [name, entry["samples"], *(inline(entry[part]) for part in ("splits", "fields", "licenses"))]
         cells += [f"{entry['bytes'] / 1e6:.1f}", entry["rejected"]]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     titles = {
@@ -90,7 +91,16 @@ def card_page(card: Mapping[str, Any], title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _inline(counts: Mapping[str, int]) -> str:
+def _decisions(card: Mapping[str, Any]) -> list[str]:
+    """What was left out, changed or repaired, a line each, where the card counts it."""
+    lines = [f"Left out: {inline(card['left_out'])}."] if "left_out" in card else []
+    lines += [f"Transform {name}: {inline(counts)}." for name, counts in card.get("transforms", {}).items()]
+    lines += [f"Repaired: {inline(card['repaired'])}."] if "repaired" in card else []
+    return [line for each in lines for line in ("", each)]
+
+
+def inline(counts: Mapping[str, int]) -> str:
+    """Counts on one line."""
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 

@@ -10,25 +10,30 @@ from pathlib import Path
 from data_engine.mixed_source import MixedIndex
 from data_engine.mixture_grammar import Mixture, read_mixture
 from data_engine.pack_ledger import Packing
+from data_engine.remote import RemoteSettings
 from mmzoo.errors import InputError, suggestion
 
 
 def order_text(mixture: Mixture, packing: Packing | None) -> str:
-    """sources {name: absolute folder}, mixture {parts, ...} and packing (null: none), as JSON."""
-    sources = {name: str(folder.absolute()) for name, folder in mixture.sources.items()}
+    """sources {name: absolute folder, or URL}, mixture {parts, ...} and packing (null: none), as JSON."""
+    sources = {
+        name: str(place.absolute() if isinstance(place, Path) else place) for name, place in mixture.sources.items()
+    }
     packed = None if packing is None else {**asdict(packing), "over_long": list(packing.over_long)}
     return json.dumps({"sources": sources, "mixture": json.loads(mixture.text), "packing": packed})
 
 
-def open_order(text: str, moved: Mapping[str, Path]) -> MixedIndex:
-    """The index of an order; `moved`: where sources lie now. InputError: a source is gone."""
+def open_order(text: str, moved: Mapping[str, str], remote: RemoteSettings | None = None) -> MixedIndex:
+    """The index of an order; `moved`: where sources lie now; `remote`: where shards from a URL are kept.
+
+    InputError: a source is gone.
+    """
     order = json.loads(text)
-    sources = {**order["sources"], **{name: str(folder) for name, folder in moved.items()}}
-    mixture = read_mixture({"sources": sources, **order["mixture"]})
-    return MixedIndex.open(mixture, None if order["packing"] is None else Packing.read(order["packing"]))
+    mixture = read_mixture({"sources": {**order["sources"], **moved}, **order["mixture"]})
+    return MixedIndex.open(mixture, None if order["packing"] is None else Packing.read(order["packing"]), remote)
 
 
-def folders_moved(order: str, moved: Collection[str]) -> dict[str, Path]:
+def folders_moved(order: str, moved: Collection[str]) -> dict[str, str]:
     """{source: where it lies now} from NAME=FOLDER, for the sources of an order that were moved."""
     names = list(json.loads(order)["sources"])
     found = {}
@@ -40,5 +45,5 @@ def folders_moved(order: str, moved: Collection[str]) -> dict[str, Path]:
             )
         if name not in names:
             raise InputError(f"--index {given!r}: no source {name!r} in the mixture.{suggestion(name, names)}")
-        found[name] = Path(folder)
+        found[name] = folder
     return found

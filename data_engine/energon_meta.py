@@ -47,6 +47,19 @@ CREATE INDEX idx_sample_parts_full
 """
 
 
+def prepared_type(folders: Sequence[Path]) -> str | None:
+    """The sample type that all of these folders of ours were prepared for; None where one was for none, or another."""
+    found = set()
+    for folder in folders:
+        try:
+            content = yaml.safe_load((folder / META_FOLDER / "dataset.yaml").read_text(encoding="utf-8"))
+            found.add(content["sample_type"]["__class__"])
+        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+            return None
+    name = found.pop() if len(found) == 1 else None
+    return name if name in FIELD_MAPS else None
+
+
 def check_energon(sample_type: str, rows: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> None:
     """InputError: samples that lack what the type needs, or more than one split."""
     needed = FIELD_MAPS[sample_type][1]

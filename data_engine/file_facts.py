@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from data_engine.decode import DAMAGE, EXTENSIONS, MAX_PIXELS, decode_image, read_header
 from mmzoo.errors import InputError
 
+MAX_VALUES = 2**31  # of all bands of a raster
 MASK_MODES = {"1", "L", "P", "I", "I;16", "I;16B"}
 
 
@@ -76,11 +78,17 @@ def decode_raster(data: bytes) -> np.ndarray:
 
 
 def _opened(data: bytes) -> Any:
-    from rasterio.errors import RasterioError  # lazily: it takes a third of a second, and few samples have a raster
+    # Lazily: it takes a third of a second, and few samples have a raster.
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.io import MemoryFile
 
+    if not data:
+        raise InputError("not a raster that can be read: it is empty")
     try:
-        return MemoryFile(data).open()
+        # No other driver: a virtual raster under this name would have any file or address read that it names.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # pictures without coordinates are welcome
+            return MemoryFile(data).open(driver="GTiff")
     except RasterioError as fault:
         raise InputError(f"not a raster that can be read: {' '.join(str(fault).split())}") from None
 
@@ -88,8 +96,11 @@ def _opened(data: bytes) -> Any:
 def _read(raster: Any) -> np.ndarray:
     from rasterio.errors import RasterioError
 
-    if raster.width * raster.height > MAX_PIXELS:
-        raise InputError(f"too many pixels for one sample: {raster.width} x {raster.height}. Tile the scene first")
+    if raster.width * raster.height > MAX_PIXELS or raster.width * raster.height * raster.count > MAX_VALUES:
+        raise InputError(
+            f"too many pixels for one sample: {raster.width} x {raster.height} in {raster.count} bands. Tile the scene "
+            f"first"
+        )
     try:
         return raster.read()
     except RasterioError as fault:

@@ -163,7 +163,8 @@ class ShardIndex:
                 reason = stale_reason(folder, shard)
                 if reason:
                     raise InputError(
-                        f"the index of {folder} does not fit its shards: {reason}. Build again, or run lint"
+                        f"the index of {folder} does not fit its shards: {reason}. "
+                        f"Mend with: mmzoo data repair {folder} -o NEW"
                     )
             for name in content["columns"]:
                 index.column(name)

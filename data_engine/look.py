@@ -19,7 +19,7 @@ from data_engine.decode import quiet_pillow
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
-from data_engine.remote import open_index
+from data_engine.remote import is_remote, open_index
 from mmzoo.errors import EXIT_FAULT, EXIT_OK, CommandParser, InputError, nearest
 
 FIRST_KEYS = 5
@@ -121,6 +121,8 @@ def inspect(argv: Sequence[str], prog: str) -> int:
             _show_sample(index, given.sample, given.out)
         return EXIT_OK
     described = describe(index)
+    if is_remote(given.folder):
+        described = {**described, "folder": given.folder, "cached_in": described["folder"]}
     sys.stdout.write(json.dumps(described, indent=1) + "\n" if given.json else _description_text(described))
     return EXIT_OK
 
@@ -128,15 +130,19 @@ def inspect(argv: Sequence[str], prog: str) -> int:
 def lint(argv: Sequence[str], prog: str) -> int:
     """`mmzoo data lint FOLDER`: exit code 0 when all is sound, 1 when something was found."""
     parser = CommandParser(prog=prog, description="Prove that every sample of a shard folder is sound.")
-    parser.add_argument("folder", type=Path, help="folder of shards")
+    parser.add_argument("folder", help="folder of shards, on this machine")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     given = parser.parse_args(argv)
+    if is_remote(given.folder):
+        raise InputError(f"lint reads every byte of a folder, and {given.folder} is a URL. Copy the shards here first")
     with quiet_pillow():
-        findings = lint_folder(given.folder)
+        findings = lint_folder(Path(given.folder))
     if given.json:
         listed = [asdict(finding) for finding in findings]
         sys.stdout.write(json.dumps({"total": len(listed), "findings": listed}, indent=1) + "\n")
     else:
         sys.stdout.writelines(f"{finding.line()}\n" for finding in findings)
         sys.stdout.write(f"{len(findings)} findings\n" if findings else "sound: no findings\n")
+        if findings:
+            sys.stderr.write(f"mend with: mmzoo data repair {given.folder} -o NEW\n")
     return EXIT_FAULT if findings else EXIT_OK

@@ -26,6 +26,7 @@ from data_engine.over_long import POLICIES, Planned, planned
 from data_engine.pack_ledger import Packing, PackLedger
 from data_engine.reader import ShardReader
 from data_engine.records import Sample
+from data_engine.remote import RemoteSettings, open_index
 from data_engine.sample_lengths import measured
 from mmzoo.errors import InputError, suggestion
 
@@ -49,9 +50,13 @@ class MixedIndex:
         self.identity = hashlib.sha256(listed.encode()).hexdigest()
 
     @classmethod
-    def open(cls, mixture: Mixture, packing: Packing | None = None) -> MixedIndex:
-        """Opens every source. InputError: a folder that is missing (nearest name beside it) or holds no shards."""
-        return cls(mixture, {name: _open_source(name, folder) for name, folder in mixture.sources.items()}, packing)
+    def open(cls, mixture: Mixture, packing: Packing | None = None, remote: RemoteSettings | None = None) -> MixedIndex:
+        """Opens every source; `remote`: where those at a URL are kept.
+
+        InputError: a folder that is missing (nearest name beside it) or holds no shards, a URL that does not answer.
+        """
+        opened = {name: _open_source(name, place, remote) for name, place in mixture.sources.items()}
+        return cls(mixture, opened, packing)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the ledgers and lengths: a worker is told what to read.
@@ -66,12 +71,19 @@ class MixedIndex:
         """Rows of a split of every source, ascending; a source without that split has none in it."""
         return np.concatenate([self._rows_of(number, split) for number in range(len(self._parts))])
 
+    def all_rows(self, split: str) -> np.ndarray:
+        """As split_rows, with those that are too long for a pack and were dropped."""
+        return np.concatenate([self._stored_rows(number, split) for number in range(len(self._parts))])
+
     def _rows_of(self, number: int, split: str) -> np.ndarray:
+        rows = self._stored_rows(number, split)
+        return rows if self.packing is None else rows[self.plan.kept[rows]]
+
+    def _stored_rows(self, number: int, split: str) -> np.ndarray:
         index = self._parts[number]
         if split == "val" and split not in index.splits:
             return np.empty(0, np.int64)
-        rows = index.split_rows(split) + self.starts[number]
-        return rows if self.packing is None else rows[self.plan.kept[rows]]
+        return index.split_rows(split) + self.starts[number]
 
     @property
     def plan(self) -> Planned:
@@ -152,12 +164,12 @@ class MixedIndex:
         return found
 
 
-def _open_source(name: str, folder: Path) -> ShardIndex:
-    if not folder.is_dir():
+def _open_source(name: str, folder: Path | str, remote: RemoteSettings | None) -> ShardIndex:
+    if isinstance(folder, Path) and not folder.is_dir():
         beside = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
         raise InputError(f"mixture.sources.{name}: there is no folder {folder}.{suggestion(folder.name, beside)}")
     try:
-        return ShardIndex.open(folder)
+        return open_index(folder, remote)
     except InputError as mistake:
         raise InputError(f"mixture.sources.{name}: {mistake}") from None
 

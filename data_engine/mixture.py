@@ -20,6 +20,7 @@ from typing import Literal
 from mmzoo.errors import InputError
 
 How = Literal["epochs", "weight", "quota"]
+MOST_SAMPLES = 2**33  #: of an epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +87,28 @@ def largest_remainder(values: Sequence[Fraction], total: int) -> list[int]:
 def shares(root: Part, rows: Mapping[str, int]) -> list[Share]:
     """The share of each leaf. `rows`: how many rows each source has.
 
-    InputError: a source without rows, or one whose share rounds to none.
+    InputError: a source without rows, one whose share rounds to none, or an epoch of more than MOST_SAMPLES.
     """
     for leaf in root.leaves():
         if rows[str(leaf.source)] == 0:
             raise InputError(
                 f"mixture: source {leaf.source!r} has no sample in this split. Build it anew or take it out"
             )
-    if root.how != "quota":
-        return list(_spread(root, _size(root, rows), rows, True, None))
-    found = []
-    batches = quota_batches(root, rows)
-    for number, part in enumerate(root.parts):
-        found += _spread(part, int(part.amount) * batches, rows, False, number)
+    found = _of_quotas(root, rows) if root.how == "quota" else list(_spread(root, _size(root, rows), rows, True, None))
+    total = sum(share.count for share in found)
+    if total > MOST_SAMPLES:
+        raise InputError(
+            f"mixture: an epoch of {total:,} samples is more than can be put in order (16 bytes each). Give fewer "
+            f"epochs or samples: training goes on into the next epoch by itself"
+        )
     return found
+
+
+def _of_quotas(root: Part, rows: Mapping[str, int]) -> list[Share]:
+    batches = quota_batches(root, rows)
+    counts = [int(part.amount) * batches for part in root.parts]
+    parts = enumerate(zip(root.parts, counts, strict=True))
+    return [share for number, (part, count) in parts for share in _spread(part, count, rows, False, number)]
 
 
 def quota_batches(root: Part, rows: Mapping[str, int]) -> int:
@@ -125,8 +134,20 @@ def _values(node: Part, rows: Mapping[str, int]) -> list[Fraction]:
     if node.temperature is None:
         return [part.amount for part in node.parts]
     # Twelve digits: the last bits of a power may differ between machines, and ranks must agree.
-    powers = [Fraction(f"{size ** (1 / float(node.temperature)):.12g}") for size in sizes]
+    powers = [Fraction(f"{power:.12g}") for power in _powers(sizes, node.temperature)]
     return [part.amount * power for part, power in zip(node.parts, powers, strict=True)]
+
+
+def _powers(sizes: Sequence[int], temperature: Fraction) -> list[float]:
+    """size ** (1 / temperature), or, where a float cannot hold them, the same in units of the largest."""
+    try:
+        powers = [size ** (1 / float(temperature)) for size in sizes]
+    except (OverflowError, ZeroDivisionError):
+        powers = [math.inf]
+    if max(powers) < math.inf:
+        return powers
+    exponent = float(min(1 / temperature, Fraction(10**9)))
+    return [(size / max(sizes)) ** exponent for size in sizes]
 
 
 def _spread(part: Part, count: int, rows: Mapping[str, int], fixed: bool, number: int | None) -> Iterator[Share]:

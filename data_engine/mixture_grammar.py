@@ -1,6 +1,6 @@
 """Reads a mixture as a user writes it, in YAML. Every mistake is found before anything is opened.
 
-    sources: {photos: shards/photos, radar: shards/radar}     # name: shard folder
+    sources: {photos: shards/photos, radar: s3://sets/radar}  # name: shard folder, or the URL of one
     parts:
       - photos*2                                              # twice an epoch
       - radar%12.5                                            # an eighth of it, the same rows in every epoch
@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from data_engine.mixture import How, Part
+from data_engine.remote import is_remote
 from mmzoo.errors import InputError, suggestion
 
 AMOUNTS = ("epochs", "percent", "weight", "quota")
@@ -36,9 +37,11 @@ _WRITTEN = re.compile(r"(?P<name>[^*%]+)(?:(?P<sign>[*%])(?P<number>[0-9.]+))?")
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Sources by name, each with its folder, and the tree over them. `text`: the parts as JSON, for comparing."""
+    """Sources by name, each with its folder or its URL, and the tree over them. `text`: the parts as JSON, for
+    comparing.
+    """
 
-    sources: dict[str, Path]
+    sources: dict[str, Path | str]
     root: Part
     text: str
 
@@ -62,14 +65,20 @@ def read_mixture(given: Mapping[str, Any] | str | Path) -> Mixture:
             raise InputError(f"mixture.sources: {name!r} is no name of a source. Leave out *, %, @, spaces; not 'all'")
     for name, folder in folders.items():
         if not isinstance(folder, str):
-            raise InputError(f"mixture.sources.{name} must be a folder, not {folder!r}")
-    root = _node("mixture", given, names)
+            raise InputError(f"mixture.sources.{name} must be a folder or a URL, not {folder!r}")
+    try:
+        root = _node("mixture", given, names)
+    except RecursionError:
+        raise InputError(
+            "mixture.parts: mixtures stand too deep in each other, or one in itself. Flatten them"
+        ) from None
     used = {leaf.source for leaf in root.leaves()}
     for name in names:
         if name not in used:
             raise InputError(f"mixture.sources: {name!r} is in no part. Add it to mixture.parts, or take it out")
-    text = json.dumps({key: given[key] for key in NODE_KEYS if key in given}, sort_keys=True)
-    return Mixture({str(name): base / folder for name, folder in folders.items()}, root, text)
+    text = json.dumps({key: given[key] for key in NODE_KEYS if key in given}, sort_keys=True, default=str)
+    places = {str(name): folder if is_remote(folder) else base / folder for name, folder in folders.items()}
+    return Mixture(places, root, text)
 
 
 def _load(file: Path) -> Mapping[str, Any]:
@@ -77,7 +86,7 @@ def _load(file: Path) -> Mapping[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as fault:
         raise InputError(f"cannot read the mixture {file}: {fault.strerror}") from None
-    except (yaml.YAMLError, ValueError) as fault:
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
         raise InputError(f"the mixture {file} is not YAML: {' '.join(str(fault).split())}") from None
     if not isinstance(content, Mapping):
         raise InputError(f"the mixture {file} must be a mapping with sources and parts")
@@ -99,7 +108,7 @@ def _node(where: str, given: Mapping[str, Any], names: Sequence[str], amount: Fr
     expanded = [part for entry in written for part in _expanded(entry, names)]
     temperature = _positive(f"{where}.temperature", given["temperature"]) if "temperature" in given else None
     samples = given.get("samples")
-    if samples is not None and (not isinstance(samples, int) or samples < 1):
+    if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise InputError(f"{where}.samples must be a whole number of at least 1, not {samples!r}")
     ways: list[How | None] = []
     parts = []
@@ -155,11 +164,21 @@ def _suffixed(where: str, entry: str, names: Sequence[str]) -> tuple[How | None,
     match = _WRITTEN.fullmatch(entry.strip())
     if match is None:
         raise InputError(f"{where}: {entry!r} is not NAME, NAME*TIMES or NAME%PERCENT")
-    source = _source(where, match["name"].strip(), names)
-    if match["sign"] is None:
+    written = written_part(entry)
+    source = _source(where, written.pop("source"), names)
+    if not written:
         return None, Part(source, Fraction(1), source)
-    how, amount = _amount(f"{where} ({entry})", "epochs" if match["sign"] == "*" else "percent", match["number"])
+    how, amount = _amount(f"{where} ({entry})", *written.popitem())
     return how, Part(source, amount, source)
+
+
+def written_part(entry: str) -> dict[str, str]:
+    """A part that is written as text, as a mapping; of text that is no part only its `source`."""
+    match = _WRITTEN.fullmatch(entry.strip())
+    if match is None:
+        return {"source": entry}
+    amount = {} if match["sign"] is None else {"epochs" if match["sign"] == "*" else "percent": match["number"]}
+    return {"source": match["name"].strip(), **amount}
 
 
 def _source(where: str, name: str, names: Sequence[str]) -> str:

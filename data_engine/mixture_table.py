@@ -11,7 +11,7 @@ from data_engine.mixed_source import MixedIndex
 from data_engine.over_long import table as over_long_table
 from data_engine.pack_ledger import PackLedger
 from data_engine.packing import fill
-from data_engine.skips import Skips
+from data_engine.skips import Skips, kept
 
 
 def planned_table(index: MixedIndex, ledger: Ledger) -> str:
@@ -28,7 +28,7 @@ def planned_table(index: MixedIndex, ledger: Ledger) -> str:
         packing = ledger.packing
         packs = [ledger.rows_at(position)[1] for position in range(len(ledger))]
         full = fill(ledger.plan.total[ledger.inner.epoch_rows(0)], packs, packing.capacity)
-        text += over_long_table(ledger.plan, index.starts, index.names, packing.capacity)
+        text += over_long_table(ledger.plan, index.all_rows("train"), index.starts, index.names, packing.capacity)
         text += f"{len(packs)} packs of {packing.capacity} tokens in epoch 0, {full:.2%} filled\n"
     return text
 
@@ -36,7 +36,7 @@ def planned_table(index: MixedIndex, ledger: Ledger) -> str:
 def consumed_counts(index: MixedIndex, ledger: Ledger, start: int, stop: int, skips: Skips = ()) -> dict[str, int]:
     """Samples of each source at the positions start, ..., stop - 1 that are not skipped."""
     counts = dict.fromkeys(index.names, 0)
-    for first, last in _not_skipped(start, stop, skips):
+    for first, last in kept(start, stop, skips):
         rows = [row for position in range(first, last) for row in ledger.rows_at(position)[1]]
         for name, count in index.consumed(np.asarray(rows, np.int64)).items():
             counts[name] += count
@@ -49,17 +49,6 @@ def consumed_table(counts: dict[str, int]) -> str:
     rows = [("source", "consumed", "share")]
     rows += [(name, str(count), f"{count / max(1, total):.2%}") for name, count in counts.items()]
     return _aligned([*rows, ("all", str(total), "100.00%")])
-
-
-def _not_skipped(start: int, stop: int, skips: Skips) -> list[tuple[int, int]]:
-    ranges = []
-    for first, last in skips:
-        if first >= stop or last <= start:
-            continue
-        if first > start:
-            ranges.append((start, first))
-        start = max(start, last)
-    return [*ranges, (start, stop)] if start < stop else ranges
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:

@@ -6,6 +6,7 @@ What a killed build leaves in its sibling is swept by the next build of that fol
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -17,10 +18,11 @@ from pathlib import Path
 from data_engine.index import INDEX_FILE, INDEX_FOLDER
 from mmzoo.errors import InputError
 
-REJECTED_FILE = "rejected.jsonl"
+REJECTED_FILE, REPAIRS_FILE = "rejected.jsonl", "repairs.jsonl"
 BUILD_FILE, CARD_FILE, CARD_PAGE = "build.json", "data_card.json", "DATA_CARD.md"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUR_FILES = re.compile(
-    rf"shard-\d{{6}}\.tar(\.idx)?|{REJECTED_FILE}|{INDEX_FOLDER}|{INDEX_FOLDER}/({INDEX_FILE}|\w+\.npy)"
+    rf"shard-\d{{6}}\.tar(\.idx)?|{REJECTED_FILE}|{REPAIRS_FILE}|{INDEX_FOLDER}|{INDEX_FOLDER}/({INDEX_FILE}|\w+\.npy)"
     rf"|{BUILD_FILE}|{CARD_FILE}|{CARD_PAGE}|\.nv-meta|\.nv-meta/(\.info\.json|dataset\.yaml|split\.yaml|index\.(sqlite|uuid))"
 )
 
@@ -46,7 +48,10 @@ def check_output(folder: Path, overwrite: bool) -> None:
 
 @contextmanager
 def replaced_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives an empty folder to build in; on success it becomes `folder`, on any error nothing of it remains."""
+    """Gives an empty folder to build in; on success it becomes `folder`, on any error nothing of it remains.
+
+    InputError: see check_output; or the disk is full.
+    """
     folder = folder.resolve()
     existing = next(parent for parent in folder.parents if parent.is_dir())
     _sweep(existing, folder)
@@ -61,8 +66,10 @@ def replaced_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)  # held as long as this process lives, see _sweep
         yield building
         put_in_place(building, folder, overwrite)
-    except BaseException:
+    except BaseException as fault:
         shutil.rmtree(building, ignore_errors=True)
+        if isinstance(fault, OSError) and fault.errno in NO_SPACE:
+            raise InputError(f"cannot write {folder}: {fault.strerror}. Free space and run again") from None
         raise
     finally:
         os.close(lock)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,12 @@ class Planned:
     def total(self) -> np.ndarray:
         """Tokens of each row."""
         return self.text + self.visual
+
+    def of_row(self, row: int) -> dict[str, Any]:
+        """What a transform is told about a row, as `planned` in its sample's meta."""
+        policy = int(self.policy[row])
+        tokens = {"text_tokens": int(self.text[row]), "visual_tokens": int(self.visual[row])}
+        return {**tokens, "policy": POLICIES[policy] if policy >= 0 else ""}
 
 
 def checked(policies: str | Sequence[str]) -> tuple[str, ...]:
@@ -73,14 +80,14 @@ def planned(lengths: np.ndarray, capacity: int, policies: Sequence[str]) -> tupl
     return Planned(text, visual, kept, policy, before), forbidden
 
 
-def table(plan: Planned, starts: np.ndarray, names: Sequence[str], capacity: int) -> str:
-    """What was done to over-long rows, one line a source and policy; empty when there was none.
+def table(plan: Planned, rows: np.ndarray, starts: np.ndarray, names: Sequence[str], capacity: int) -> str:
+    """What was done to the over-long ones among `rows`, one line a source and policy; empty when there was none.
 
     `starts`: first row of each source, and the number of all rows.
     """
     lines = []
     for number, name in enumerate(names):
-        own = slice(int(starts[number]), int(starts[number + 1]))
+        own = rows[(rows >= starts[number]) & (rows < starts[number + 1])]
         for code in sorted(set(plan.policy[own].tolist()) - {-1}):
             hit = plan.policy[own] == code
             lines.append(

@@ -53,7 +53,7 @@ class Packing:
         values = {**given, "over_long": checked(given["over_long"])}
         for key in ("capacity", "window"):
             value = values.get(key)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise InputError(f"packing.{key} must be a whole number of at least 1, not {value!r}")
         return cls(**values)
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from data_engine.decode import DecodeRules, decode_image
 from data_engine.file_facts import decode_mask, decode_raster, image_facts, mask_facts, raster_facts
+from data_engine.record_checks import check_grids, check_regions, check_stated_size
 from data_engine.records import RECORD_SCHEMA
 from data_engine.stored_sample import Region, StoredFile, StoredSample, Turn
 from mmzoo.errors import InputError
@@ -61,7 +62,9 @@ def pack_record(sample: StoredSample, rules: Counter[str] | None = None) -> Reco
     images = [_entry(members, _numbered("image", number), file, rules) for number, file in enumerate(sample.images)]
     mask = _entry(members, "mask", sample.mask, rules) if sample.mask else None
     rasters = [_entry(members, _numbered("raster", number), file, rules) for number, file in enumerate(sample.rasters)]
-    _check_grids(mask, images, rasters)
+    check_grids(mask, images, rasters)
+    check_stated_size(sample, images)
+    check_regions(sample, images or rasters)
     content = {
         "schema_version": RECORD_SCHEMA,
         "source": sample.source,
@@ -84,6 +87,7 @@ def unpack_record(key: str, members: Mapping[str, bytes]) -> StoredSample:
     """The sample of members by field. InputError: the json is none of a record, or lists files that are not there."""
     content = read_record(members["json"])
     try:
+        _check_types(content)
         return StoredSample(
             key=key,
             source=content["source"],
@@ -98,8 +102,21 @@ def unpack_record(key: str, members: Mapping[str, bytes]) -> StoredSample:
             origin=content["origin"],
             meta=content["meta"],
         )
+    except InputError:
+        raise
     except (LookupError, TypeError, ValueError) as fault:
         raise InputError(f"json of the sample is incomplete ({type(fault).__name__}: {fault})") from None
+
+
+def _check_types(content: Mapping[str, Any]) -> None:
+    """TypeError: a value of another type than pack_record writes."""
+    texts = [content["source"], content["origin"], content["text"] or "", content["license"] or ""]
+    texts += [turn["text"] for turn in content["conversation"]]
+    texts += [entry["label"] for entry in content["regions"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{next(text for text in texts if not isinstance(text, str))!r:.40} where a text is due")
+    if not isinstance(content["meta"], dict) or not isinstance(content["number"], int | float | None):
+        raise TypeError("meta is no object, or number is none")
 
 
 def read_record(data: bytes) -> dict[str, Any]:
@@ -140,24 +157,6 @@ def _entry(members: dict[str, tuple[str, bytes]], field: str, file: StoredFile, 
     extension = extension if field == "image" else f"{field}.{extension}"
     members[field] = (extension, data)
     return {"field": field, "extension": extension, "name": file.name, **facts}
-
-
-def _check_grids(mask: dict[str, Any] | None, images: list[dict[str, Any]], rasters: list[dict[str, Any]]) -> None:
-    """InputError: a mask of another size than what it belongs to, or rasters on different grids."""
-    shown = (images or rasters)[:1]
-    for entry in shown if mask else ():
-        if mask and (mask["width"], mask["height"]) != (entry["width"], entry["height"]):
-            raise InputError(
-                f"mask {mask['name']} is {mask['width']} x {mask['height']} px, "
-                f"{entry['name']} is {entry['width']} x {entry['height']}"
-            )
-    for other in rasters[1:]:
-        for name in ("width", "height", "crs", "transform"):
-            if other[name] != rasters[0][name]:
-                raise InputError(
-                    f"{other['name']} and {rasters[0]['name']} lie on different grids: {name} {other[name]} "
-                    f"and {rasters[0][name]}"
-                )
 
 
 def _region_json(region: Region) -> dict[str, Any]:

@@ -36,6 +36,18 @@ def next_positions(start: int, count: int, skips: Skips = ()) -> list[int]:
     return positions + list(range(start, start + count - len(positions)))
 
 
+def kept(start: int, stop: int, skips: Skips = ()) -> list[tuple[int, int]]:
+    """What is left of the positions start, ..., stop - 1 without the skipped ones, as (start, stop)."""
+    ranges = []
+    for first, last in skips:
+        if first >= stop or last <= start:
+            continue
+        if first > start:
+            ranges.append((start, first))
+        start = max(start, last)
+    return [*ranges, (start, stop)] if start < stop else ranges
+
+
 def advance(start: int, count: int, skips: Skips = ()) -> int:
     """The position after `count` samples were consumed from `start` on: one behind the last of them."""
     if count == 0:

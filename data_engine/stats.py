@@ -28,10 +28,11 @@ LISTED = 20  # names of a count; the rest is summed
 def statistics(index: ShardIndex) -> dict[str, Any]:
     """Counts and histograms as JSON values. `..._px`: pixels a picture; `..._bytes`: bytes a member; characters."""
     reader = ShardReader(index)
-    lengths, licences, regions = [], Counter(), Counter()
+    lengths, sources, licences, regions = [], Counter(), Counter(), Counter()
     for row in tracked(range(index.count), "reading", index.count):
         meta = reader.meta(row)
         lengths.append(len(sample_text(meta)))
+        sources[str(meta.get("source") or index.source)] += 1
         licences[str(meta.get("license") or "not stated")] += 1
         regions.update(str(region.get("label", "")) for region in meta.get("regions") or ())
     pixels = index.column("width").astype(np.int64) * index.column("height")
@@ -43,6 +44,7 @@ def statistics(index: ShardIndex) -> dict[str, Any]:
         "shards": len(index.shards),
         "samples": index.count,
         "bytes": sum(shard["bytes"] for shard in index.content["shards"]),
+        "sources": _counted(sources),
         "splits": {split: len(index.split_rows(split)) for split in index.splits},
         "licences": _counted(licences),
         "regions": _counted(regions),
@@ -75,7 +77,7 @@ def _counted(names: Counter[str]) -> dict[str, int]:
 def as_text(found: dict[str, Any]) -> str:
     """The same for people."""
     lines = [f"{name:<10}{found[name]}" for name in ("samples", "shards", "bytes")]
-    for name in ("splits", "licences", "regions"):
+    for name in ("sources", "splits", "licences", "regions"):
         if found[name]:
             lines.append(f"{name:<10}" + ", ".join(f"{key} {count}" for key, count in found[name].items()))
     for name, values in found["histograms"].items():

@@ -5,7 +5,9 @@ Coordinates are in px of the image as decoded: origin top left, x to the right, 
 
 from __future__ import annotations
 
-import math
+import errno
+import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +34,9 @@ class StoredFile:
             return self.data
         if self.path is None:
             raise ValueError(f"{self.name} has neither bytes nor a path")
+        kind = self.path.stat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a pipe or a device may never end
+            raise OSError(errno.EINVAL, "not a regular file", str(self.path))
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(-1 if self.size is None else self.size)
@@ -68,9 +73,19 @@ class Region:
     ignore: bool = False
     image: int = 0
 
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """(x1, y1, x2, y2) of all its shapes; None where it has only a run-length mask, or none."""
+        corners = [self.box[:2], self.box[2:]] if self.box else []
+        points = [*corners, *(self.quad or ()), *(point for polygon in self.polygons for point in polygon)]
+        if not points:
+            return None
+        xs, ys = zip(*points, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
     def __post_init__(self) -> None:
         points = [*(self.quad or ()), *(point for polygon in self.polygons for point in polygon)]
-        if not all(math.isfinite(value) for value in [*(self.box or ()), *(v for point in points for v in point)]):
+        values = [*(self.box or ()), *(value for point in points for value in point)]
+        if not all(abs(value) <= sys.float_info.max for value in values):  # also of whole numbers beyond any float
             raise ValueError(f"a coordinate of {self.label!r} is not a finite number")
         if self.box and (self.box[2] < self.box[0] or self.box[3] < self.box[1]):
             raise ValueError(f"box {list(self.box)} of {self.label!r} ends before it starts; x1, y1, x2, y2 is due")
@@ -83,7 +98,8 @@ class StoredSample:
     """One sample. `key`: see shards.py; `source`: name of the data set; `origin`: file and line it was read from.
 
     `mask`: one integer a pixel of the first image or raster. `rasters`: GeoTIFFs, whose CRS, transform and nodata are
-    in their bytes. `meta`: JSON values that have no field of their own.
+    in their bytes. `meta`: JSON values that have no field of their own. `stated`: (width, height) in px of the first
+    image as its annotations have it; it is checked and not kept.
     """
 
     key: str
@@ -98,6 +114,7 @@ class StoredSample:
     license: str | None = None
     origin: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    stated: tuple[int, int] | None = field(default=None, repr=False, compare=False)
 
     @property
     def files(self) -> list[StoredFile]:

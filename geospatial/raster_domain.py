@@ -50,7 +50,7 @@ def find_domain(path: Path, wanted: str | None, tags: Mapping[str, Mapping[str, 
             return found
     raise InputError(
         f"{path} does not say in which domain its values are, and it is not guessed. Set domain to one of "
-        f"{', '.join(DOMAINS)}, or tag the file: rio edit-info {path.name} --tag domain=amplitude"
+        f"{', '.join(DOMAINS)}, or tag the file with the right one of them: rio edit-info {path} --tag domain=NAME"
     )
 
 

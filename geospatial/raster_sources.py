@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from data_engine.remote import is_remote
 from data_engine.splits import SPLITS, group_pattern, groups_of, split_by_hash
 from geospatial.raster import RasterSettings
 from mmzoo.errors import InputError, suggestion
@@ -85,6 +86,12 @@ class Pair(NamedTuple):
 
 def find_pairs(source: RasterSource, val_fraction: float) -> list[Pair]:
     """All pairs of a source, by key. InputError: nothing there, a file without its partner, an unknown column."""
+    for place in (source.images, source.masks):
+        if is_remote(place or ""):
+            raise InputError(
+                f"source {source.name!r}: {place} is a URL, and rasters are read window by window from files. "
+                f"Download them, and name the folder"
+            )
     where = Path(source.images)
     if where.suffix.lower() == ".csv":
         rows = _listed(where)

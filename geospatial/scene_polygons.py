@@ -37,6 +37,8 @@ def polygon_file(target: Path, given: str) -> Path:
 def write_polygons(target: Path, given: str, names: Sequence[str]) -> Path:
     """Writes the areas of the class map `target`, 4-connected, with `class` and `name`; returns the file."""
     path = polygon_file(target, given)
+    with refused_writes_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with (
         rasterio_faults(target),
         rasterio.open(target) as file,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from mmzoo.errors import InputError
 
 #: How far (px) an edge may miss the middle of nothing: bounds that were written with rounding.
 ROUNDING = 1e-6
+MOST_POINTS = 400  #: of a ring, to follow straight edges into other coordinates
+ROWS = 512  #: of a region, looked at together
 
 
 class Region(NamedTuple):
@@ -53,12 +56,23 @@ def find_region(roi: str, crs: str | None, place: Place, size: tuple[int, int], 
     named = _crs(crs) if crs is not None else None if bounds is not None else LONGITUDE_LATITUDE
     if crs is not None and place.crs is None:
         raise InputError(f"{scene} has no CRS, so --roi-crs {crs} leads nowhere. Give --roi in pixels (column,row)")
+    for shape in shapes:
+        _check_rings(shape, roi)
     if named is not None and place.crs is not None and named != place.crs:
-        shapes = [_moved(shape, named, place.crs, roi) for shape in shapes]
+        shapes = [_moved(_dense(shape), named, place.crs, roi) for shape in shapes]
+    if place.transform.is_degenerate:
+        raise InputError(f"{scene} has a transform without area, so --roi leads nowhere in it. Mend the scene")
     pixels = [_mapped(shape, ~place.transform) for shape in shapes]
     window = _window(pixels, size, roi, scene)
     exact = bounds is not None and named in (None, place.crs) and not place.is_rotated
-    return Region(window, [] if exact else pixels)
+    region = Region(window, [] if exact else pixels)
+    if not exact and not any(region.inside(top, rows).any() for top, rows in _pieces(window.height)):
+        raise InputError(f"--roi {roi} holds the middle of no pixel of {scene}. Give a larger one")
+    return region
+
+
+def _pieces(height: int) -> Iterator[tuple[int, int]]:
+    return ((top, min(ROWS, height - top)) for top in range(0, height, ROWS))
 
 
 def _bounds(roi: str) -> tuple[float, float, float, float] | None:
@@ -81,7 +95,7 @@ def _from_file(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"--roi {path} is neither minx,miny,maxx,maxy nor a file. Give bounds or a GeoJSON file")
     try:
         found = list(_geometries(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise InputError(f"--roi {path} cannot be read as GeoJSON ({fault}). Check the file") from None
     if not found:
         raise InputError(f"--roi {path} holds no polygon. Give a GeoJSON file of Polygon or MultiPolygon features")
@@ -94,9 +108,39 @@ def _geometries(content: dict[str, Any]) -> list[dict[str, Any]]:
         return [each for feature in content["features"] for each in _geometries(feature)]
     if kind == "Feature":
         return _geometries(content["geometry"])
+    if kind == "GeometryCollection":
+        return [each for geometry in content["geometries"] for each in _geometries(geometry)]
     if kind == "MultiPolygon":
         return [{"type": "Polygon", "coordinates": rings} for rings in content["coordinates"]]
     return [{"type": "Polygon", "coordinates": content["coordinates"]}] if kind == "Polygon" else []
+
+
+def _check_rings(shape: dict[str, Any], roi: str) -> None:
+    """InputError: not lists of points that end where they began, which GDAL would leave out in silence."""
+    for ring in shape["coordinates"] if isinstance(shape["coordinates"], list) else [None]:
+        if not isinstance(ring, list) or not all(_is_point(point) for point in ring):
+            raise InputError(f"--roi {roi}: a polygon has no list of points. Check the GeoJSON file")
+        if len(ring) < 4 or list(ring[0]) != list(ring[-1]):
+            raise InputError(
+                f"--roi {roi}: a ring of {len(ring)} points; four at least are due, the last like the first. Check the "
+                f"GeoJSON file"
+            )
+
+
+def _is_point(point: Any) -> bool:
+    return isinstance(point, list | tuple) and len(point) > 1 and all(isinstance(value, int | float) for value in point)
+
+
+def _dense(shape: dict[str, Any]) -> dict[str, Any]:
+    """The same with points along its edges, which are straight here and need not be in other coordinates."""
+    return {"type": "Polygon", "coordinates": [_dense_ring(ring) for ring in shape["coordinates"]]}
+
+
+def _dense_ring(ring: Sequence[Any]) -> list[Any]:
+    corners = np.array([point[:2] for point in ring], np.float64)
+    steps = np.linspace(0, 1, max(1, MOST_POINTS // len(corners)) if len(corners) < MOST_POINTS else 1, endpoint=False)
+    between = corners[:-1, None] + (corners[1:] - corners[:-1])[:, None] * steps[:, None]
+    return [*map(tuple, between.reshape(-1, 2).tolist()), tuple(corners[-1].tolist())]
 
 
 def _crs(name: str) -> CRS:
@@ -108,9 +152,14 @@ def _crs(name: str) -> CRS:
 
 def _moved(shape: dict[str, Any], source: CRS, target: CRS, roi: str) -> dict[str, Any]:
     try:
-        return dict(transform_geom(source, target, shape))
-    except (RasterioError, CRSError, ValueError) as fault:
+        moved = dict(transform_geom(source, target, shape))
+    except Exception as fault:  # GDAL's own errors have no class in rasterio's interface
+        if not isinstance(fault, (RasterioError, CRSError, ValueError)) and "CPLE" not in type(fault).__name__:
+            raise
         raise InputError(f"--roi {roi} cannot be brought to the scene's CRS ({fault}). Check --roi-crs") from None
+    if moved["type"] != "Polygon":
+        raise InputError(f"--roi {roi} is cut in the scene's CRS, at the antimeridian perhaps. Give it in that CRS")
+    return moved
 
 
 def _mapped(shape: dict[str, Any], transform: Affine) -> dict[str, Any]:

@@ -92,8 +92,13 @@ def _footprint(place: Place, size: tuple[int, int]) -> dict[str, Any]:
     if place.crs is None:
         return {"geometry": None}
     outline = place.in_degrees(place.outline(*size))
-    points = np.array(outline["coordinates"][0])
-    return {"geometry": outline, "bbox": [*points.min(0).tolist(), *points.max(0).tolist()]}
+    parts = outline["coordinates"] if outline["type"] == "MultiPolygon" else [outline["coordinates"]]
+    points = [np.array(rings[0]) for rings in parts]
+    west, south, east, north = [*np.concatenate(points).min(0).tolist(), *np.concatenate(points).max(0).tolist()]
+    if len(points) > 1:  # cut at the antimeridian: from the western edge of its eastern part on (RFC 7946, 5.2)
+        west = min(float(part[:, 0].min()) for part in points if part[:, 0].max() > 0)
+        east = max(float(part[:, 0].max()) for part in points if part[:, 0].min() < 0)
+    return {"geometry": outline, "bbox": [west, south, east, north]}
 
 
 def _projection(place: Place, size: tuple[int, int]) -> dict[str, Any]:

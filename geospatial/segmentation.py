@@ -164,7 +164,7 @@ class SegmentationTraining(ZooModule):
             own = self.matrices.get(role, np.zeros((classes, classes), np.int64))
             summed = self.trainer.strategy.reduce(torch.from_numpy(own).to(self.device), reduce_op="sum")
             for key, value in scores(torch.as_tensor(summed).cpu().numpy(), self.class_names).items():
-                self.log(f"{name}/{key}", value, prog_bar=key == "miou")
+                self.log_equal(f"{name}/{key}", value, prog_bar=key == "miou")
         self.matrices = {}
 
 

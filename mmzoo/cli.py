@@ -23,6 +23,7 @@ VERBS: dict[str, Command] = {
     "data build": Command("data_engine.build:main", "turn files into webdataset shards with an index"),
     "data inspect": Command("data_engine.look:inspect", "show what shards hold"),
     "data lint": Command("data_engine.look:lint", "prove that every sample of the shards is sound"),
+    "data repair": Command("data_engine.repair:main", "write what is sound in damaged shards as new ones"),
     "data stats": Command("data_engine.stats:main", "count samples; histograms of sizes and lengths"),
     "data preview": Command("data_engine.preview:main", "one page: composition, histograms, samples"),
     "data clean": Command("data_engine.quality.clean:main", "list copies, test data and what filters refuse"),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data_engine.quality.groups import equal_groups, joined_groups
+from data_engine.quality.groups import Pair, equal_groups, joined_groups
 from data_engine.quality.perceptual import near_pairs, near_pairs_within
 from data_engine.quality.survey import Surveyed, looks
 from data_engine.quality.texts import similar_texts, word_runs
@@ -40,33 +40,37 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A row to leave out, by which check, and what it repeats or why."""
+    """A row to leave out, by which check, and what it repeats or why. `picture`: the number, from 0, of the one that
+    the check is about; None where it is about the whole sample.
+    """
 
     row: int
     check: str
     why: str
+    picture: int | None = None
 
 
 def duplicates(samples: Sequence[Surveyed], limits: Limits) -> Iterator[Removal]:
-    """Copies: of each group the first row stays. A row is named by the strictest check that finds it."""
+    """Copies: of each group the first row stays. A row is named by the strictest check that finds it.
+
+    Samples are copies when all their pictures are, each of the one in its place, and their words.
+    """
     listed = list(samples)
-    rows, hashes = looks(listed)
-    alike = [(int(rows[one]), int(rows[two])) for one, two in near_pairs_within(hashes, limits.look_distance)]
+    seen = [(*sample.pictures, *sample.rasters) for sample in listed]
+    files = [_whole(sample, [each.file_hash for each in own]) for sample, own in zip(listed, seen, strict=True)]
+    pixels = [_whole(sample, [each.pixel_hash for each in own]) for sample, own in zip(listed, seen, strict=True)]
     found = (
-        ("same file", equal_groups([_with_text(sample, sample.file_hash) for sample in listed])),
-        ("same pixels", equal_groups([_with_text(sample, sample.pixel_hash) for sample in listed])),
-        (
-            "same text",
-            equal_groups([sample.text if not sample.file_hash and sample.text else None for sample in listed]),
-        ),
-        ("similar picture", joined_groups(pair for pair in alike if _one_text(listed, pair, limits))),
+        ("same file", equal_groups(files)),
+        ("same pixels", equal_groups(pixels)),
+        ("same text", equal_groups([sample.text if sample.is_text and sample.text else None for sample in listed])),
+        ("similar picture", joined_groups(_alike(listed, limits))),
         ("similar text", joined_groups(_picture_free(listed, limits))),
     )
     named: set[int] = set()
     for check, groups in found:
         for first, *others in groups:
             for row in others:
-                if row not in named:
+                if row not in named and not _relabelled(listed[first], listed[row]):
                     named.add(row)
                     yield Removal(row, check, f"as {listed[first].key}")
 
@@ -74,15 +78,17 @@ def duplicates(samples: Sequence[Surveyed], limits: Limits) -> Iterator[Removal]
 def contamination(
     samples: Sequence[Surveyed], name: str, held: Sequence[Surveyed], limits: Limits
 ) -> Iterator[Removal]:
-    """Samples that an evaluation set holds too: a picture that looks alike, or the words."""
-    rows, hashes = looks(list(samples))
-    eval_rows, eval_hashes = looks(list(held))
-    for one, two in near_pairs(hashes, eval_hashes, limits.look_distance):
-        yield Removal(int(rows[one]), "picture of an evaluation set", f"as {held[int(eval_rows[two])].key} of {name}")
+    """Samples that an evaluation set holds too: a picture, any of theirs, that looks alike, or the words."""
+    mine, theirs = looks(samples), looks(held)
+    for one, two in near_pairs(mine.hashes, theirs.hashes, limits.look_distance):
+        row, number = int(mine.rows[one]), int(mine.numbers[one])
+        other = held[int(theirs.rows[two])]
+        at, there = _named(samples[row], number, ": "), _named(other, int(theirs.numbers[two]), " of ")
+        yield Removal(row, "picture of an evaluation set", f"{at}as {there}{other.key} of {name}", number)
     where: dict[str, list[int]] = {}
     runs = [word_runs(sample.text, RUN) for sample in held]
-    for row, mine in enumerate(runs):
-        for run in mine:
+    for row, texts in enumerate(runs):
+        for run in texts:
             where.setdefault(run, []).append(row)
     for row, sample in enumerate(samples):
         shared = Counter(other for run in word_runs(sample.text, RUN) for other in where.get(run, ()))
@@ -95,32 +101,71 @@ def contamination(
 def filtered(samples: Sequence[Surveyed], limits: Limits) -> Iterator[Removal]:
     """Samples that a filter refuses, by the first one that does; broken ones first."""
     for row, sample in enumerate(samples):
-        shorter, longer = sorted((sample.width, sample.height))
         length = len(sample.text)
+        refused = _refused_picture(sample, limits)
         if sample.broken:
-            yield Removal(row, "broken", sample.broken)
-        elif limits.min_side is not None and longer and shorter < limits.min_side:
-            yield Removal(row, "min-side", f"{sample.width} x {sample.height} px")
-        elif limits.max_aspect is not None and longer > limits.max_aspect * shorter:
-            yield Removal(row, "max-aspect", f"{sample.width} x {sample.height} px")
+            at = "" if not sample.broken_picture else f"picture {sample.broken_picture}: "
+            yield Removal(row, "broken", at + sample.broken, sample.broken_picture)
+        elif refused:
+            yield Removal(row, *refused)
         elif limits.min_text is not None and length < limits.min_text:
             yield Removal(row, "min-text", f"{length} characters")
         elif limits.max_text is not None and length > limits.max_text:
             yield Removal(row, "max-text", f"{length} characters")
 
 
-def _with_text(sample: Surveyed, value: str | None) -> tuple[str, str] | None:
-    """A picture with other words is another sample."""
-    return None if value is None else (value, sample.text)
+def _refused_picture(sample: Surveyed, limits: Limits) -> tuple[str, str, int] | None:
+    """(check, why, number) of the first picture of a size that is refused."""
+    for number, picture in enumerate(sample.shown):
+        shorter, longer = sorted((picture.width, picture.height))
+        why = f"{_named(sample, number, ': ')}{picture.width} x {picture.height} px"
+        if limits.min_side is not None and shorter < limits.min_side:
+            return "min-side", why, number
+        if limits.max_aspect is not None and longer > limits.max_aspect * shorter:
+            return "max-aspect", why, number
+    return None
 
 
-def _one_text(samples: Sequence[Surveyed], pair: tuple[int, int], limits: Limits) -> bool:
-    one, two = (samples[row].text for row in pair)
-    return one == two or bool(similar_texts([one, two], limits.text_overlap))
+def _named(sample: Surveyed, number: int, then: str) -> str:
+    """The number of a picture and what follows it, where a sample has more than one; else nothing."""
+    return f"picture {number}{then}" if len(sample.shown) > 1 else ""
 
 
-def _picture_free(samples: Sequence[Surveyed], limits: Limits) -> list[tuple[int, int]]:
-    """Similar texts among the samples without a picture: of those with one, the same words are no copy."""
-    rows = [row for row, sample in enumerate(samples) if sample.file_hash is None and sample.text]
+def _whole(sample: Surveyed, hashes: Sequence[str]) -> tuple[int, tuple[str, ...], str, str] | None:
+    """What makes a sample the same as another: a picture with other words, another mask or other objects is another
+    sample, and text alone is none.
+    """
+    return None if sample.is_text else (len(sample.pictures), tuple(hashes), sample.text, sample.labels)
+
+
+def _alike(samples: Sequence[Surveyed], limits: Limits) -> list[Pair]:
+    """Pairs of samples with as many pictures, each like the one in its place, and similar words."""
+    rows, numbers, hashes = looks(samples)
+    places: Counter[Pair] = Counter()
+    for one, two in near_pairs_within(hashes, limits.look_distance):
+        if numbers[one] == numbers[two]:
+            places[int(rows[one]), int(rows[two])] += 1
+    return [(a, b) for (a, b), count in places.items() if _all_alike(samples[a], samples[b], count, limits)]
+
+
+def _all_alike(one: Surveyed, two: Surveyed, count: int, limits: Limits) -> bool:
+    """`count`: how many pictures look like the other's in their places."""
+    for sample in (one, two):
+        if (count, len(sample.pictures), len(sample.rasters)) != (len(one.shown), len(one.pictures), len(one.rasters)):
+            return False
+    if _relabelled(one, two):
+        return False
+    return one.text == two.text or bool(similar_texts([one.text, two.text], limits.text_overlap))
+
+
+def _relabelled(one: Surveyed, two: Surveyed) -> bool:
+    """Equal pixels, other labels. Of other pixels they are not compared: the boxes of a smaller copy differ."""
+    pixels = [[each.pixel_hash for each in (*sample.pictures, *sample.rasters)] for sample in (one, two)]
+    return pixels[0] == pixels[1] != [] and one.labels != two.labels
+
+
+def _picture_free(samples: Sequence[Surveyed], limits: Limits) -> list[Pair]:
+    """Similar texts among the samples that show nothing: of those that do, the same words are no copy."""
+    rows = [row for row, sample in enumerate(samples) if sample.is_text and sample.text]
     pairs = similar_texts([samples[row].text for row in rows], limits.text_overlap)
     return [(rows[one], rows[two]) for one, two in pairs]

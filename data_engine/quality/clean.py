@@ -1,7 +1,7 @@
 """`mmzoo data clean SHARDS`: which samples to leave out, and why: copies, test data, broken ones, filters.
 
 Writes `report.json`, `report.md` and `removed.jsonl` into a new folder and touches nothing else. One line of
-removed.jsonl is one sample: key, path, check, why.
+removed.jsonl is one sample: key, path, check, why, and the number of the picture, from 0, that a check is about.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.decode import quiet_pillow
+from data_engine.output_folder import replaced_folder
 from data_engine.quality.checks import Limits, Removal, contamination, duplicates, filtered
 from data_engine.quality.survey import Surveyed, survey
 from data_engine.remote import open_index
@@ -43,6 +44,7 @@ def report_of(place: str, samples: Sequence[Surveyed], removed: Sequence[Removal
     return {
         "shards": place,
         "samples": len(samples),
+        "pictures": sum(len(sample.pictures) for sample in samples),
         "removed": len(removed),
         "kept": len(samples) - len(removed),
         "by_check": dict(sorted(Counter(removal.check for removal in removed).items())),
@@ -65,20 +67,28 @@ def markdown(report: dict[str, Any], samples: Sequence[Surveyed], removed: Seque
 
 def write_report(folder: Path, report: dict[str, Any], samples: Sequence[Surveyed], removed: Sequence[Removal]) -> None:
     """The three files, in a folder that must be new or empty. InputError: it is not, or cannot be written."""
-    rows = [
-        {"key": samples[removal.row].key, "path": samples[removal.row].path, "check": removal.check, "why": removal.why}
-        for removal in removed
-    ]
+    rows = [_listed(samples[removal.row], removal) for removal in removed]
+    _check_new(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty. Name another folder with -o")
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / "removed.jsonl").write_text(text, encoding="utf-8")
-        (folder / "report.md").write_text(markdown(report, samples, removed), encoding="utf-8")
-        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        with replaced_folder(folder, overwrite=False) as building:  # half a list would leave half of the copies
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (building / "removed.jsonl").write_text(text, encoding="utf-8", errors="backslashreplace")
+            (building / "report.md").write_text(
+                markdown(report, samples, removed), encoding="utf-8", errors="backslashreplace"
+            )
+            (building / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     except OSError as fault:
         raise InputError(f"cannot write {folder}: {fault.strerror}. Name another folder with -o") from None
+
+
+def _check_new(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty. Name another folder with -o")
+
+
+def _listed(sample: Surveyed, removal: Removal) -> dict[str, Any]:
+    line = {"key": sample.key, "path": sample.path, "check": removal.check, "why": removal.why}
+    return line if removal.picture is None else {**line, "picture": removal.picture}
 
 
 def _parser(prog: str) -> CommandParser:
@@ -105,6 +115,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     place, output, as_json = given.pop("shards"), given.pop("output"), given.pop("json")
     evals = given.pop("against")
     limits = Limits(**given)
+    _check_new(output)
     with quiet_pillow():
         samples = survey(open_index(place))
         removed = examined(samples, {name: survey(open_index(name)) for name in evals}, limits)

@@ -16,18 +16,21 @@ from data_engine.quality.groups import Pair
 
 SIDE, KEPT = 32, 8
 BITS = 64
+FAINTEST = 1.0  # of the strongest frequency; a wave of one grey level has 16
 #: Widths in bits of the parts that a hash is cut into; few and wide, so that chance agrees rarely in large sets.
 PARTS = (22, 21, 21)
 MAX_DISTANCE = 8
 
 
-def perceptual_hash(image: np.ndarray) -> int:
-    """64 bits of an image, uint8 (H, W, 3)."""
+def perceptual_hash(image: np.ndarray) -> int | None:
+    """64 bits of an image, uint8 (H, W, 3); None of one that shows nothing: all plain areas would look alike."""
     from scipy.fft import dctn
 
     grey = Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     low = np.asarray(dctn(np.asarray(grey, np.float64), norm="ortho"))[:KEPT, :KEPT].ravel()
     low[0] = 0.0  # the mean brightness, which says nothing of what is seen
+    if np.abs(low).max() < FAINTEST:
+        return None
     bits = low > np.median(low)
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 

@@ -6,6 +6,8 @@ The list is not loaded whole: files of several gigabytes are usual, and the pars
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +51,16 @@ class Row:
             raise self.fail(f"{name!r} is {_shown(value)}, {count} numbers are due")
         return value
 
+    def size(self, width: str, height: str) -> tuple[int, int] | None:
+        """(width, height) of an image, px, where the row has both under these names. InputError: no whole numbers."""
+        if self.values.get(width) is None or self.values.get(height) is None:
+            return None
+        return self.require(width, int), self.require(height, int)
+
+    def optional_text(self, name: str) -> str | None:
+        """A text that may be absent or null. InputError: another type."""
+        return None if self.values.get(name) is None else self.require(name)
+
     def rest(self, *used: str) -> dict[str, Any]:
         """The values under other names than these."""
         return {name: value for name, value in self.values.items() if name not in used}
@@ -65,7 +77,8 @@ class Row:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+    """Whether it is a finite number that a float can hold: JSON's whole numbers may be longer."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _shown(value: Any) -> str:
@@ -113,7 +126,7 @@ def _list_rows(file: Path, stream: TextIO) -> Iterator[Row]:
         while True:
             number += 1
             text.peek()
-            place = f"{file}:{text.line}"
+            place = f"{file}:{text.line}, row {number}"  # a list is often one line
             yield _row(place, number, text.value())
             if text.peek() == "]":
                 text.take("]")
@@ -202,6 +215,10 @@ def read_json(file: Path) -> Any:
 def inside(folder: Path, name: str, place: str) -> Path:
     """The path of a file that an annotation names. InputError: it would lie outside of its folder."""
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
+    if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise InputError(f"{place}: file name {name!r} leaves {folder}. Name files relative to that folder")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise InputError(f"{place}: {name!r} cannot be the name of a file. Mend the row") from None
     return folder / path

@@ -40,7 +40,7 @@ class CaptionSource(Source):
                 self.origin(row, file),
                 images=(file_in(self.images, row.require(self.image), row.place),),
                 text=captions[0],
-                license=self.license or row.values.get("license"),
+                license=self.license or row.optional_text("license"),
                 meta=meta if isinstance(given, str) else {**meta, "captions": captions},
             )
 
@@ -51,7 +51,7 @@ class CaptionSource(Source):
         for number, stem in enumerate(pictures, 1):
             file = self.images / texts[stem]
             try:
-                text = file.read_text(encoding="utf-8").strip()
+                text = file.read_text(encoding="utf-8-sig").strip()
             except (OSError, UnicodeDecodeError) as fault:
                 raise InputError(f"cannot read {file}: {fault}") from None
             if not text:

@@ -36,8 +36,9 @@ class CocoSource(Source):
         images, annotations, categories = (
             self._part(content, name) for name in ("images", "annotations", "categories")
         )
-        labels = {row.require("id", int): row.require("name") for row in categories}
-        known = self._once(images)
+        self._once(categories, "category")
+        labels = {row.values["id"]: row.require("name") for row in categories}
+        known = self._once(images, "image")
         objects: dict[int, list[Region]] = defaultdict(list)
         for row in annotations:
             image = row.require("image_id", int)
@@ -48,7 +49,14 @@ class CocoSource(Source):
             file = file_in(self.images, row.require("file_name"), row.place)
             regions = tuple(objects.get(row.values["id"], ()))
             origin = f"{self.annotations.name}:{row.place.rpartition(': ')[2]}"
-            yield self.sample(row.number, origin, images=(file,), regions=regions, meta=row.rest("file_name"))
+            yield self.sample(
+                row.number,
+                origin,
+                images=(file,),
+                regions=regions,
+                meta=row.rest("file_name"),
+                stated=row.size("width", "height"),
+            )
 
     def _part(self, content: Any, name: str) -> list[Row]:
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
@@ -62,12 +70,12 @@ class CocoSource(Source):
                 raise row.fail("an object is due")
         return rows
 
-    def _once(self, images: list[Row]) -> set[int]:
+    def _once(self, rows: list[Row], what: str) -> set[int]:
         known: set[int] = set()
-        for row in images:
+        for row in rows:
             number = row.require("id", int)
             if number in known:
-                raise row.fail(f"image id {number} is there twice")
+                raise row.fail(f"{what} id {number} is there twice")
             known.add(number)
         return known
 

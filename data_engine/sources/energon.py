@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from data_engine.sources.annotation_rows import Row
+from data_engine.sources.annotation_rows import Row, inside
 from data_engine.sources.source import Source
 from data_engine.sources.webdataset_tars import TarSample, read_member_json, read_text, tar_samples
 from data_engine.stored_sample import IMAGE_PLACEHOLDER, StoredFile, StoredSample, Turn
@@ -64,12 +64,12 @@ class EnergonSource(Source):
                 f"Say in {file} what the members mean, for example: {TEMPLATE}"
             )
         sample_type, fields = content.get("sample_type"), content.get("field_map")
-        kind = sample_type.get("__class__") if isinstance(sample_type, dict) else None
+        kind = str(sample_type.get("__class__")) if isinstance(sample_type, dict) else None
         if kind not in TYPES:
             raise InputError(
                 f"{file}: sample_type {kind!r} is not read.{suggestion(str(kind), TYPES)} As in: {TEMPLATE}"
             )
-        if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+        if not isinstance(fields, dict) or not all(isinstance(text, str) for pair in fields.items() for text in pair):
             raise InputError(f"{file}: no field_map. As in: {TEMPLATE}")
         for name in TYPES[kind]:
             if name not in fields:
@@ -81,9 +81,16 @@ class EnergonSource(Source):
         content = read_yaml(file)
         parts = content.get("split_parts")
         if not isinstance(parts, dict) or not parts.get(self.part):
-            raise InputError(f"{file}: no part {self.part!r}.{suggestion(self.part, parts or {})}")
-        excluded: set[str] = set(content.get("exclude") or ())
-        names = [name for pattern in parts[self.part] for name in expand_braces(pattern)]
+            known = map(str, parts) if isinstance(parts, dict) else ()
+            raise InputError(f"{file}: no part {self.part!r}.{suggestion(self.part, list(known))}")
+        patterns, exclude = parts[self.part], content.get("exclude") or []
+        for listed, what in ((patterns, f"split_parts.{self.part}"), (exclude, "exclude")):
+            if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+                raise InputError(f"{file}: {what} is no list of names. As in: [shard_000.tar, shard_001.tar]")
+        excluded: set[str] = set(exclude)
+        names = [name for pattern in patterns for name in expand_braces(pattern)]
+        for name in names:
+            inside(self.folder, name, str(file))
         return [name for name in names if name not in excluded], excluded
 
 
@@ -93,7 +100,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no {file}. Is it a folder that `energon prepare` saw?") from None
-    except (OSError, ValueError, yaml.YAMLError) as fault:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as fault:
         raise InputError(f"cannot read {file}: {' '.join(str(fault).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} holds no mapping")

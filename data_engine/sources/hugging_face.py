@@ -58,7 +58,7 @@ class HuggingFaceSource(Source):
             raise InputError("kind hugging_face needs the package datasets. Try: pip install datasets") from None
         try:
             found = datasets.load_from_disk(str(self.folder))
-        except (OSError, ValueError, KeyError) as fault:
+        except (OSError, ValueError, LookupError, TypeError) as fault:
             raise InputError(f"{self.folder} is no folder of save_to_disk ({' '.join(str(fault).split())})") from None
         if isinstance(found, datasets.DatasetDict):
             if self.part not in found:
@@ -66,6 +66,8 @@ class HuggingFaceSource(Source):
             found = found[self.part]
         elif self.part is not None:
             raise InputError(f"{self.folder} has no parts, take out `part: {self.part}`")
+        if not len(found):
+            raise InputError(f"{self.folder} has no row. Mend its path, or take it out")
         return found.with_format("arrow")  # as stored: images are not decoded, nothing is cached
 
     def _fields(self, row: Row) -> dict[str, Any]:
@@ -91,6 +93,8 @@ class HuggingFaceSource(Source):
         name = Path(entry.get("path") or f"row{row.number - 1}-{number}").name
         if entry.get("bytes"):
             return StoredFile(name, data=entry["bytes"])
+        if "\0" in entry["path"]:
+            raise row.fail(f"column {self.image!r}: {name!r} cannot be the name of a file")
         return StoredFile(name, Path(entry["path"]))
 
 

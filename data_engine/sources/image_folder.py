@@ -21,6 +21,7 @@ from data_engine.records import SAMPLE_SCHEMA
 from mmzoo.errors import InputError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+HEAD = 16  # bytes that say what a file is
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,19 @@ def _walk(folder: Path, leave_out: Path | None) -> Iterator[str]:
         yield from ((here / name).relative_to(folder).as_posix() for name in files + links)
 
 
+def may_be_image(file: Path) -> bool:
+    """Whether a file is to be judged as an image: by its first bytes, or else by its suffix. A folder is none."""
+    if not file.is_file():
+        return False
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        with file.open("rb") as stream:
+            return looks_like_image(stream.read(HEAD))
+    except OSError:
+        return False
+
+
 def examine(folder: Path, path: str, counts: Counter[str]) -> ImageFile | Rejected | None:
     """The image at a relative path, or why it is rejected; None for what is no image. `counts`: see decode.py."""
     found = examine_pixels(folder, path, DecodeRules(), counts)
@@ -94,7 +108,7 @@ def examine_pixels(
         return None
     try:
         with file.open("rb") as stream:
-            start = stream.read(16)
+            start = stream.read(HEAD)
             if looks_like_image(start):
                 data = start + stream.read()
             elif file.suffix.lower() in IMAGE_SUFFIXES:

@@ -52,8 +52,11 @@ class LlavaSource(Source):
     def _files(self, row: Row) -> tuple[StoredFile, ...]:
         if "video" in row.values or "videos" in row.values:
             raise row.fail("a video. Videos are not read: list its frames as images")
-        given = row.values.get("image", row.values.get("images"))
-        names = [given] if isinstance(given, str) else (given or [])
+        held = {name: row.values[name] for name in ("image", "images") if row.values.get(name) is not None}
+        if len(held) > 1:
+            raise row.fail("both 'image' and 'images'. Which of them the conversation shows is not guessed: leave one")
+        given = next(iter(held.values()), [])
+        names = [given] if isinstance(given, str) else given
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise row.fail(f"'image' is {given!r}, a path or a list of paths is due")
         if names and self.images is None:

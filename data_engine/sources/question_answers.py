@@ -41,7 +41,7 @@ class QuestionSource(Source):
                     Turn("assistant", answer),
                 ),
                 number=self._number(row, answer),
-                license=self.license or row.values.get("license"),
+                license=self.license or row.optional_text("license"),
                 meta=row.rest(self.image, self.question, self.answer, "license"),
             )
 

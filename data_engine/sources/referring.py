@@ -43,6 +43,7 @@ class ReferringSource(Source):
                 regions=(region,),
                 text=phrase,
                 meta=row.rest(*USED),
+                stated=row.size("image_width", "image_height"),
             )
 
     def _path(self, row: Row, name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.sources.annotation_rows import Row, inside
-from data_engine.stored_sample import StoredFile, StoredSample
+from data_engine.stored_sample import StoredFile, StoredSample, placeholder_fault
 from mmzoo.errors import InputError
 
 KEY_DIGITS = 9  # rows of one source: below a billion
@@ -41,11 +41,17 @@ class Source:
         raise NotImplementedError
 
     def sample(self, number: int, origin: str, /, **fields: Any) -> StoredSample:
-        """A sample of this source, the `number`-th, from 1."""
+        """A sample of this source, the `number`-th, from 1. InputError: a conversation with other placeholders than
+        images.
+        """
         if number >= 10**KEY_DIGITS:
             raise InputError(f"source {self.name} has 10**{KEY_DIGITS} rows or more. Divide it into several sources")
         key = f"{key_stem(self.name)}-{number:0{KEY_DIGITS}d}"
-        return StoredSample(key=key, source=self.name, origin=origin, **{"license": self.license, **fields})
+        made = StoredSample(key=key, source=self.name, origin=origin, **{"license": self.license, **fields})
+        fault = placeholder_fault(made.conversation, len(made.images)) if made.conversation else None
+        if fault:
+            raise InputError(f"{self.name}, {origin}: {fault}. Mend the row")
+        return made
 
     def origin(self, row: Row, file: Path) -> str:
         """File name and line of a row, without the folders that are of this machine only."""

@@ -30,15 +30,19 @@ class TarSample:
 
 
 def tar_samples(tar: Path) -> Iterator[TarSample]:
-    """The samples of an uncompressed tar, as webdataset groups them. InputError: damaged, cut, compressed, links."""
+    """The samples of an uncompressed tar, as webdataset groups them. InputError: damaged, cut, compressed, links, or
+    sparse members, whose bytes do not lie there as they are.
+    """
     current: TarSample | None = None
     try:
         with tarfile.open(tar, "r:") as archive:
             while (info := archive.next()) is not None:
                 if info.isdir():
                     continue
-                if not info.isreg():
-                    raise InputError(f"{tar}: member {info.name!r} is a link or a device. Pack files only")
+                if not info.isreg() or info.issparse():
+                    raise InputError(
+                        f"{tar}: member {info.name!r} is a link, a device or sparse. Pack plain files only"
+                    )
                 folder, slash, base = info.name.rpartition("/")
                 stem, _, extension = base.partition(".")
                 key = f"{folder}{slash}{stem}"
@@ -49,12 +53,26 @@ def tar_samples(tar: Path) -> Iterator[TarSample]:
                 if extension.lower() in current.members:
                     raise InputError(f"{current.place}: member .{extension} is there twice")
                 current.members[extension.lower()] = StoredFile(info.name, tar, info.offset_data, info.size)
-            if archive.offset > tar.stat().st_size:
-                raise tarfile.ReadError("unexpected end of data")
+            _check_end(tar, archive.offset)
     except (tarfile.TarError, OSError, EOFError) as fault:
         raise InputError(f"cannot read {tar}: {fault}. Is it a whole, uncompressed tar?") from None
     if current is not None:
         yield current
+
+
+def _check_end(tar: Path, offset: int) -> None:
+    """tarfile takes a damaged header, and a tar that is cut between members, for the end: ReadError where no mark of
+    the end is at `offset` (bytes).
+    """
+    if offset > tar.stat().st_size:
+        raise tarfile.ReadError("unexpected end of data")
+    with tar.open("rb") as file:
+        file.seek(offset)
+        mark = file.read(tarfile.BLOCKSIZE)
+    if len(mark) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it has no end mark at byte {offset}, so it was cut")
+    if any(mark):
+        raise tarfile.ReadError(f"damaged header at byte {offset}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +116,16 @@ class WebdatasetSource(Source):
         return self.sample(number, origin, images=images, text=text, conversation=turns, meta=meta)
 
     def _record(self, number: int, origin: str, found: TarSample, row: Row) -> StoredSample:
-        entries = [*row.values["images"], *row.values["rasters"], *([row.values["mask"]] if row.values["mask"] else [])]
         try:
+            mask = row.values["mask"]
+            entries = [*row.values["images"], *row.values["rasters"], *([mask] if mask else [])]
             members = {entry["field"]: found.members[entry["extension"]].read() for entry in entries}
             stored = unpack_record(found.key, {**members, "json": found.members["json"].read()})
         except (InputError, LookupError, TypeError) as fault:
             raise row.fail(f"damaged record ({fault})") from None
+        fault = placeholder_fault(stored.conversation, len(stored.images)) if stored.conversation else None
+        if fault:
+            raise row.fail(fault)
         kept = self.sample(number, origin)
         return replace(stored, key=kept.key, source=self.name, origin=stored.origin or origin)
 

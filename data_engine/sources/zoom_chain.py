@@ -41,6 +41,7 @@ class ZoomChainSource(Source):
                 conversation=(Turn("user", f"{IMAGE_PLACEHOLDER}\n{question}"), Turn("assistant", answer)),
                 regions=_regions(row),
                 meta=row.rest(*USED),
+                stated=row.size("image_ori_width", "image_ori_height"),
             )
 
 
@@ -56,13 +57,17 @@ def _question(row: Row) -> tuple[str, str]:
 def _regions(row: Row) -> tuple[Region, ...]:
     info: dict[str, Any] = row.require("bbox_info", dict)
     found = []
-    for values in info.get("rbox") or ():
+    for values in _listed(row, info, "rbox"):
         points = corners(row, values)
         if len(points) != 4:
             raise row.fail(f"an 'rbox' of {2 * len(points)} numbers, 8 are due")
         found.append(Region(label=EVIDENCE, quad=points))  # pyright: ignore[reportArgumentType]
     with row.faults():
-        for values in info.get("crop_hbox") or ():
+        for values in _listed(row, info, "crop_hbox"):
             x1, y1, x2, y2 = row.as_numbers(values, "crop_hbox", 4)
             found.append(Region(label=CROP, box=(x1, y1, x2, y2)))
     return tuple(found)
+
+
+def _listed(row: Row, info: dict[str, Any], name: str) -> list[Any]:
+    return Row(row.place, row.number, info).require(name, list) if info.get(name) is not None else []

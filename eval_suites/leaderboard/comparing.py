@@ -24,12 +24,11 @@ MIN_GROUPS = 6
 #: What the tables say of themselves; the docstring above says it to whoever reads the code.
 RULE = (
     "Rows that share a letter in a column were not told apart there; the letter a is the best row's. Two rows are told "
-    "apart where the 95 % interval of their difference leaves out zero: paired bootstrap over the groups "
-    "(photographs) that both measured, from their sample logs, 2,000 resamples, seed 0. A number of the whole set has "
-    "no rows to pair: there the two intervals must not overlap. Without an interval, or with fewer than 6 "
-    "groups, nothing is told apart, and a column where no pair could be judged has no letters. Each pair is judged "
-    "alone, without a correction for how many pairs there are: of twenty pairs of equal models about one is told apart "
-    "by chance."
+    "apart where the 95 % interval of their difference leaves out zero: paired bootstrap over the groups (photographs, "
+    "rasters) that both measured, from their sample logs, 2,000 resamples, seed 0. A number of the whole set has no "
+    "rows to pair: there the two intervals must not overlap. Without an interval, or with fewer than 6 groups, nothing "
+    "is told apart, and a column where no pair could be judged has no letters. Each pair is judged alone, without a "
+    "correction for how many pairs there are: of twenty pairs of equal models about one is told apart by chance."
 )
 PAIRED, OVERLAP = "paired bootstrap", "interval overlap"
 NEITHER, TOO_FEW = "no interval", "too few groups"  #: reasons why a pair could not be judged

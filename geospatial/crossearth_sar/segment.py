@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
 
 if TYPE_CHECKING:
+    from geospatial.scene_layers import Layer
     from geospatial.scene_segmentation import MapRecord, SegmentSettings
 
 SUFFIXES = (".tif", ".tiff")
@@ -134,9 +136,31 @@ def _settings(given: argparse.Namespace, image_size: int, digest: str) -> Segmen
     )
 
 
+def with_negative_values(argv: Sequence[str]) -> list[str]:
+    """`--roi -118,33,-117,34` as `--roi=-118,...`, since argparse takes such a value for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] in ("--roi", "--nodata") and re.match(r"-[.\d]|-inf", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _refuse_overlaps(scenes: Sequence[Path], maps: Sequence[Path], layers: Sequence[Layer]) -> None:
+    """InputError: a file beside a map would take the place of a scene, or of what belongs to another map."""
+    from geospatial.scene_segmentation import layer_files
+
+    written: set[Path] = set()
+    for path in (path.resolve() for target in maps for path in layer_files(target, layers).values()):
+        if path in written or path in {scene.resolve() for scene in scenes}:
+            raise InputError(f"{path.name} would be a file beside a map and another map or scene. Name another -o")
+        written.add(path)
+
+
 def main(argv: list[str], prog: str) -> int:
     """See the module. Exit code 0; InputError for everything a user can mend."""
-    given = _parser(prog).parse_args(argv)
+    given = _parser(prog).parse_args(with_negative_values(argv))
     maps = map_files(given.scenes, given.out)
     if given.polygons:
         from geospatial.scene_polygons import polygon_file
@@ -156,6 +180,7 @@ def main(argv: list[str], prog: str) -> int:
         raise InputError(f"{given.model} is no model of this zoo. Give a run's checkpoint; pseudo-label takes others")
     config = member.model.config
     model = TileSegmenter(member.model, [name for name in EXTRAS if getattr(given, name)], given.overviews)
+    _refuse_overlaps(given.scenes, maps, model.layers)
     settings = _settings(given, config.image_size, weights_digest(given.model))
     if settings.blend.crop < config.patch_size:
         raise InputError(f"--crop {settings.blend.crop} is less than a patch of the model, {config.patch_size} px")

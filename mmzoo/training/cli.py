@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 RESUME_OPTIONS = """\
-  --allow_changes NAMES  on resume, consent to another data order: global_batch, seed, shards (several with commas)
+  --allow_changes NAMES  on resume, consent to another data order: global_batch, seed, shards, mixture, packing
+                         (several with commas)
   --skip_steps A..B      on resume, leave out the data that steps A to B would see
 """
 #: Other spellings of flags.
@@ -44,6 +45,7 @@ def main(argv: list[str], prog: str) -> int:
     from mmzoo.training.config_check import check_config, flags_as_config
     from mmzoo.training.config_files import merge
     from mmzoo.training.lightning_messages import silence
+    from mmzoo.training.mapping_flags import with_mapping_flags
     from mmzoo.training.resume_config import asked_checkpoint, checkpoint_config
     from mmzoo.training.zoo_cli import ZooCLI, sections
 
@@ -52,6 +54,8 @@ def main(argv: list[str], prog: str) -> int:
     if (checkpoint := asked_checkpoint(whole, configs)) is not None:
         config = merge(checkpoint_config(checkpoint, verb), config)
         whole = merge(config, flags_as_config(flags))
+    config, flags = with_mapping_flags(config, whole, flags)
+    whole = merge(config, flags_as_config(flags))
     check_config(whole, sections(verb), prog)
     with _temporary_file(to_yaml(config)) as merged, _parser_errors(whole):
         ZooCLI(verb, prog, argv, ["-c", str(merged), *flags], configs[-1] if configs else None)

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 # jsonargparse's own introspection, so that both follow **kwargs into the same parents. Covered by a test.
@@ -116,12 +116,19 @@ def _nearest_module(missing: str) -> str:
     return suggestion(name, known)
 
 
+def parameters_of(owner: Callable[..., Any]) -> dict[str, Any] | None:
+    """What a class or function takes, by name; None where there is no readable signature (built in C)."""
+    try:
+        return {p.name: p for p in get_signature_parameters(owner)}
+    except (ValueError, TypeError):
+        return None
+
+
 def _check_options(node: MappingNode, path: str, owner: Callable[..., Any]) -> list[str]:
     """Every key of the mapping is a parameter of `owner`; goes down into classes and dataclasses."""
-    try:
-        parameters = {p.name: p for p in get_signature_parameters(owner)}
-    except (ValueError, TypeError):
-        return []  # no readable signature (built in C): jsonargparse decides
+    parameters = parameters_of(owner)
+    if parameters is None:
+        return []  # jsonargparse decides
     findings: list[str] = []
     for key, value in node.value:
         name = f"{path}.{key.value}"
@@ -153,13 +160,13 @@ def _check_number(value: ScalarNode, path: str, annotation: Any) -> list[str]:
     """
     text = value.value.lstrip("+-").lower()
     # A bare `nan` is a word to YAML, and a number only where a number is asked for.
-    named = text in (".nan", ".inf") or (text in ("nan", "inf", "infinity") and float in _members(annotation))
+    named = text in (".nan", ".inf") or (text in ("nan", "inf", "infinity") and float in members(annotation))
     if not named or value.style is not None or path.endswith(".nodata"):
         return []
     return [f"{where(value)}: {path} is {value.value}, which is no finite number. Give a number."]
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
+def members(annotation: Any) -> tuple[Any, ...]:
     """The types of a union, or the one type."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if union else (annotation,)
@@ -167,36 +174,57 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 def _dataclass_in(annotation: Any) -> type | None:
     """The dataclass of `Settings` or `Settings | None`."""
-    found = (member for member in _members(annotation) if isinstance(member, type) and dataclasses.is_dataclass(member))
+    found = (member for member in members(annotation) if isinstance(member, type) and dataclasses.is_dataclass(member))
     return next(found, None)
+
+
+class Flag(typing.NamedTuple):
+    """`words` as typed; `path`: the keys of the setting in full, none for what sets nothing; `leaf`: its value."""
+
+    words: list[str]
+    path: list[str]
+    leaf: Node | None
+
+
+def read_flags(arguments: list[str]) -> Iterator[Flag]:
+    """The arguments of a command line, flags with their values; `--model.lr` stands for `--model.init_args.lr`."""
+    import yaml
+
+    words = iter(range(len(arguments)))
+    for i in words:
+        argument = arguments[i]
+        if not argument.startswith("--") or argument == "--":
+            yield Flag([argument], [], None)
+            continue
+        name, equals, value = argument[2:].partition("=")
+        typed = [argument]
+        if not equals and i + 1 < len(arguments) and not arguments[i + 1].startswith("--"):
+            value = arguments[next(words)]
+            typed.append(value)
+        path = name.removesuffix("+").split(".")
+        if path[-1] == "help" or name == "print_config":
+            yield Flag(typed, [], None)
+            continue
+        if path[0] in ("model", "data") and len(path) > 1 and path[1] not in CLASS_KEYS:
+            path.insert(1, "init_args")
+        if len(path) == 1 and path[0] in ("model", "data") and "." in value and "{" not in value:
+            path.append("class_path")
+        try:
+            leaf = yaml.compose(value, yaml.SafeLoader)
+        except yaml.YAMLError:
+            leaf = None
+        yield Flag(typed, path, leaf)
 
 
 def flags_as_config(arguments: list[str]) -> MappingNode:
     """The dotted flags of a command line as a config mapping whose places read "command line".
 
-    Only for checking: values keep their text, and `--model.lr` stands for `--model.init_args.lr` as in jsonargparse.
+    Only for checking: values keep their text.
     """
-    import yaml
-
     root = empty("command line")
-    for i, argument in enumerate(arguments):
-        if not argument.startswith("--") or argument == "--":
-            continue
-        name, equals, value = argument[2:].partition("=")
-        if not equals and i + 1 < len(arguments) and not arguments[i + 1].startswith("--"):
-            value = arguments[i + 1]
-        parts = name.removesuffix("+").split(".")
-        if parts[-1] == "help" or name == "print_config":
-            continue
-        if parts[0] in ("model", "data") and len(parts) > 1 and parts[1] not in CLASS_KEYS:
-            parts.insert(1, "init_args")
-        if len(parts) == 1 and parts[0] in ("model", "data") and "." in value and "{" not in value:
-            parts.append("class_path")
-        try:
-            leaf = yaml.compose(value, yaml.SafeLoader)
-        except yaml.YAMLError:
-            leaf = None
-        _plant(root, parts, leaf)
+    for flag in read_flags(arguments):
+        if flag.path:
+            _plant(root, flag.path, flag.leaf)
     return root
 
 

@@ -11,15 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from data_engine.batch_plan import LoaderSettings, ledger_of
 from data_engine.data_order import folders_moved, open_order
 from data_engine.index import INDEX_FOLDER
-from data_engine.ledger import rank_window, sample_generator
+from data_engine.ledger import Ledger, rank_window, sample_generator
 from data_engine.mixed_source import MixedReader
+from data_engine.pack_ledger import PackLedger
 from data_engine.reader import ShardReader
-from data_engine.remote import open_index
+from data_engine.remote import DEFAULT_CACHE_GB, RemoteSettings, open_index
 from data_engine.sample_source import SampleReader
 from data_engine.steps import Stretch, from_json, stretch_of
 from mmzoo.errors import EXIT_OK, CommandParser, InputError
@@ -32,6 +34,8 @@ SHARD_DATA = "mmzoo.training.data_module.ShardData"
 #: Who read a sample, and where it stands.
 SLOT_COLUMNS = ("position", "epoch", "batch", "slot", "rank", "place", "member")
 COLUMNS = (*SLOT_COLUMNS, "source", "shard", "offset", "size", "key", "path")
+#: Of packs.
+PACK_COLUMNS = (*SLOT_COLUMNS, "tokens", "source", "shard", "offset", "size", "key", "path")
 #: Of sources that have files in the place of shards, where a sample is a window of one.
 FILE_COLUMNS = (*SLOT_COLUMNS[:-1], "source", "key", "window", "path")
 
@@ -46,6 +50,8 @@ class ConsumedSample:
     `key`: the sample; `offset`, `size`: its first member in the shard, in bytes; `path`: of the file it was built from.
     `window`: (top, left, height, width) in px where the transform reads a window of a file; then `shard` is that file's
     name, `offset` 0 and `size` the file's.
+    `tokens`: in a pack, from and to (excluded), where the sample was planned to stand; behind one that was broken, or
+    made shorter than planned, samples move up. `planned`: what the transform was told of it, see over_long.py.
     """
 
     position: int
@@ -63,6 +69,8 @@ class ConsumedSample:
     path: str
     row: int
     window: tuple[int, ...] | None = None
+    tokens: tuple[int, int] | None = None
+    planned: dict[str, Any] | None = None
 
     @property
     def sample_id(self) -> str:
@@ -86,18 +94,34 @@ def read_history(folder: Path) -> list[Stretch]:
     raise InputError(f"{folder} has no {DATA_STEPS_FILE}: no run of `mmzoo fit`, or one that never began to train")
 
 
-def open_reader(stretch: Stretch, moved: Sequence[str]) -> ShardReader | MixedReader:
-    """A reader of what the steps were trained on. InputError when it is gone or not the same any more."""
+def open_reader(stretch: Stretch, moved: Sequence[str], remote: RemoteSettings) -> ShardReader | MixedReader:
+    """A reader of what the steps were trained on; `remote`: where shards from a URL are kept.
+
+    InputError when it is gone or not the same any more.
+    """
     if stretch.order:
-        mixed = open_order(stretch.order, folders_moved(stretch.order, moved))
+        mixed = open_order(stretch.order, folders_moved(stretch.order, moved), remote)
         reader: ShardReader | MixedReader = MixedReader(mixed)
     else:
-        reader = ShardReader(open_index(moved[-1] if moved else stretch.index))
+        reader = ShardReader(open_index(moved[-1] if moved else stretch.index, remote))
     if reader.index.identity != stretch.identity:
         raise InputError(
             f"the shards in {reader.index.folder} are not those of this step. Give the old ones with --index"
         )
     return reader
+
+
+def shard_cache(run: Path) -> RemoteSettings:
+    """Where the run kept the shards that it fetched; the default where nothing says."""
+    config = run / CONFIG_FILE
+    options = _data_section(config).get("init_args", {}) if config.is_file() else {}
+    return RemoteSettings(
+        Path(options["cache_dir"]) if options.get("cache_dir") else None, options.get("cache_gb", DEFAULT_CACHE_GB)
+    )
+
+
+def _data_section(config: Path) -> dict[str, Any]:
+    return yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
 
 
 def data_of_files(run: Path, stretch: Stretch) -> ShardData | None:
@@ -108,7 +132,7 @@ def data_of_files(run: Path, stretch: Stretch) -> ShardData | None:
     config = run / CONFIG_FILE
     if stretch.order or (Path(stretch.index) / INDEX_FOLDER).is_dir() or not config.is_file():
         return None
-    if yaml.safe_load(config.read_text(encoding="utf-8"))["data"]["class_path"] == SHARD_DATA:
+    if _data_section(config)["class_path"] == SHARD_DATA:
         return None
     from mmzoo.training.step_picture import data_of_config
 
@@ -133,13 +157,26 @@ def consumed(stretch: Stretch, step: int, reader: SampleReader, transform: Any =
             epoch, rows = ledger.rows_at(position)
             here = {"position": position, "epoch": epoch, "batch": batch, "slot": slot, "rank": rank}
             here["place"] = slot - windows[rank][0]
+            packed = _in_pack(ledger, rows)
             for member, row in enumerate(rows):
                 if isinstance(reader, ShardReader | MixedReader):
                     where = _in_shard(reader, row)
                 else:
                     where = _in_file(reader, row, transform, sample_generator(stretch.seed, epoch, position, member))
-                found.append(ConsumedSample(**here, member=member, row=row, **where))
+                found.append(ConsumedSample(**here, member=member, row=row, **where, **packed[member]))
     return found
+
+
+def _in_pack(ledger: Ledger, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Where each sample of a pack stands in it; of a single sample nothing."""
+    if not isinstance(ledger, PackLedger):
+        return [{} for _ in rows]
+    ends = np.cumsum(ledger.plan.total[rows]).tolist()
+    starts = [0, *ends[:-1]]
+    return [
+        {"tokens": (start, end), "planned": ledger.plan.of_row(row)}
+        for row, start, end in zip(rows, starts, ends, strict=True)
+    ]
 
 
 def _in_shard(reader: ShardReader | MixedReader, row: int) -> dict[str, Any]:
@@ -158,22 +195,26 @@ def _in_file(reader: SampleReader, row: int, transform: Any, random: Any) -> dic
 
 def _text(samples: Sequence[ConsumedSample]) -> str:
     columns = COLUMNS if samples[0].window is None else FILE_COLUMNS
-    rows = [columns, *(tuple(_cell(getattr(sample, name)) for name in columns) for sample in samples)]
+    columns = columns if samples[0].tokens is None else PACK_COLUMNS
+    rows = [columns, *(tuple(_cell(name, getattr(sample, name)) for name in columns) for sample in samples)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     lines = ("  ".join(f"{value:<{width}}" for value, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _cell(name: str, value: Any) -> str:
+    if not isinstance(value, tuple):
+        return str(value)
+    return (":" if name == "tokens" else ",").join(map(str, value))
 
 
 def _as_json(step: int, stretch: Stretch, samples: Sequence[ConsumedSample]) -> dict[str, Any]:
     rows = [{"sample_id": sample.sample_id, **asdict(sample)} for sample in samples]
     for row in rows:
         del row["row"]
-        if row["window"] is None:
-            del row["window"]
+        for name in ("window", "tokens", "planned"):
+            if row[name] is None:
+                del row[name]
     return {"step": step, "index": stretch.index, "skipped_positions": list(stretch.skips), "samples": rows}
 
 
@@ -202,7 +243,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     with _where_it_ran(run):
         data = None if moved else data_of_files(run, stretch)
         if data is None:
-            reader: SampleReader = open_reader(stretch, moved)
+            reader: SampleReader = open_reader(stretch, moved, shard_cache(run))
             samples = consumed(stretch, given.step, reader)
         else:
             reader = data.open_reader(data.loader_settings(stretch.split))

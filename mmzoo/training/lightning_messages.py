@@ -31,6 +31,7 @@ SILENCED_WARNINGS = (
     # Epochs are as short as the user's `steps_per_epoch`; the speed and losses are logged at the user's interval.
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     # Inside Lightning 2.6.6, with torch >= 2.13.
+    r"torch\.distributed\.nn\.functional\.all_gather is deprecated",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # Lightning 2.6.6 calls jsonargparse by names of before 4.49; jsonargparse < 5 is pinned.
     r"\s*By default only one JsonargparseDeprecationWarning per type is shown",

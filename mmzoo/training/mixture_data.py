@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
+from data_engine.remote import DEFAULT_CACHE_GB
 from mmzoo.training.data_module import ShardData, Transform
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 class MixtureData(ShardData):
     """Training batches from a mixture of shard folders; validation is every validation row of each, once.
 
-    mixture: {sources: {NAME: FOLDER}, parts: [...]}, or a YAML file of that, see docs/mixtures.md. packing: null, or
-    {capacity, over_long, lengths, window, balance}: a batch then holds packs, and global_batch and val_batch count
-    these.
+    mixture: {sources: {NAME: FOLDER or URL}, parts: [...]}, or a YAML file of that, see docs/mixtures.md. packing:
+    null, or {capacity, over_long, lengths, window, balance}: a batch then holds packs, and global_batch and val_batch
+    count these.
     The rest as in ShardData; steps_per_epoch is by default one epoch of the mixture.
     """
 
@@ -39,6 +40,8 @@ class MixtureData(ShardData):
         background: Literal["white"] | None = None,
         max_broken: int | None = None,
         max_broken_share: float | None = None,
+        cache_dir: str | None = None,
+        cache_gb: float = DEFAULT_CACHE_GB,
     ) -> None:
         from data_engine.mixture_grammar import read_mixture
         from data_engine.pack_ledger import Packing
@@ -59,6 +62,8 @@ class MixtureData(ShardData):
             background=background,
             max_broken=max_broken,
             max_broken_share=max_broken_share,
+            cache_dir=cache_dir,
+            cache_gb=cache_gb,
         )
         self._index: MixedIndex | None = None
 
@@ -67,7 +72,7 @@ class MixtureData(ShardData):
         from data_engine.mixed_source import MixedIndex
 
         if self._index is None:
-            self._index = MixedIndex.open(self.mixture, self.packing)
+            self._index = MixedIndex.open(self.mixture, self.packing, self.remote)
         return self._index
 
     def open_reader(self, settings: LoaderSettings) -> MixedReader:

@@ -178,7 +178,12 @@ class ZooModule(LightningModule):
     def log_evaluation(self) -> None:
         """Logs what `log_ratio` gathered in an evaluation epoch; called by the epoch-end hooks below."""
         for name, value in self._ratios.take().items():
-            self.log(name, value, prog_bar=True)
+            self.log_equal(name, value, prog_bar=True)
+
+    def log_equal(self, name: str, value: float, *, prog_bar: bool = False) -> None:
+        """Logs, at the end of an evaluation, a value that all ranks hold alike; call it on all of them."""
+        # The largest of equal values is exact, where Lightning's mean over three ranks would round.
+        self.log(name, value, prog_bar=prog_bar, sync_dist=True, reduce_fx="max")
 
     def on_validation_epoch_end(self) -> None:
         """Subclasses that override this call super() first."""

@@ -36,6 +36,21 @@ class OptimizerSettings:
     poly_power: float = 0.9  #: of poly: (1 - progress) ** poly_power; 1 is linear
     fused: bool = False  #: the whole update in one kernel; rounds otherwise than the plain one
 
+    def __post_init__(self) -> None:
+        limits = {
+            "lr": (self.lr >= 0, "0 or more; 1e-4 is usual"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers from 0 to below 1"),
+            "eps": (self.eps > 0, "a number above 0; 1e-8 is usual"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
+            "final_lr_ratio": (0 <= self.final_lr_ratio <= 1, "a share of lr from 0 to 1"),
+            # 0 would be constant, below 0 grows without end.
+            "poly_power": (self.poly_power > 0, "a number above 0; 0.9 is usual"),
+        }
+        for name, (sound, advice) in limits.items():
+            if not sound:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}. Give {advice}.")
+
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The trainable parameters, split into decayed (two or more dimensions, no norm, no embedding) and the rest."""
@@ -98,8 +113,6 @@ def build_optimizer(module: nn.Module, settings: OptimizerSettings, max_steps: i
     """What `configure_optimizers` returns. `max_steps`: the trainer's, -1 for none (then only `constant` works)."""
     if settings.schedule != "constant" and max_steps < 1:
         raise InputError(f"the schedule {settings.schedule!r} needs the number of steps. Set trainer.max_steps.")
-    if settings.schedule == "poly" and not settings.poly_power > 0:  # 0 would be constant, below 0 grows without end
-        raise InputError(f"optimizer.poly_power is {settings.poly_power}. Give a number above 0; 0.9 is usual.")
     groups = parameter_groups(module, settings.weight_decay)
     if not groups:
         raise InputError(

@@ -1,18 +1,24 @@
-"""The samples of a step as one PNG: each as the run's transform makes it, not as it lies in the shard."""
+"""The samples of a step as one PNG: each as the run's transform makes it, not as it lies in the shard.
+
+A sample without a picture is shown as its text. The samples of a pack stand side by side, and each pack begins a row.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from data_engine.ledger import sample_generator
 from data_engine.mixed_source import MixedReader
 from data_engine.reader import ShardReader
+from data_engine.records import Sample
 from data_engine.sample_source import SampleReader
 from mmzoo.durable_files import refused_writes_named, replacing
 from mmzoo.errors import InputError
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from mmzoo.training.data_why import ConsumedSample
 
 TILE, CAPTION, COLUMNS = 128, 14, 8  # px, px, tiles
+LINE, LETTER = 11, 4.6  # px: of the text in a tile
 STRETCH = (2, 98)  #: percentiles that become black and white
 
 
@@ -96,20 +103,52 @@ def write_step_picture(
     tiles = []
     for sample in samples:
         decoded = reader.sample(sample.row)
+        if sample.planned is not None:
+            decoded = replace(decoded, meta={**decoded.meta, "planned": sample.planned})
         values = data.transform(decoded, sample_generator(seed, sample.epoch, sample.position, sample.member))
         picture = _picture_of(values)
-        tiles.append(decoded.fields["image"] if picture is None else picture)
-    sheet = _sheet(tiles, [f"{sample.position} {sample.key}" for sample in samples])
+        picture = decoded.fields.get("image") if picture is None else picture
+        tiles.append(text_tile(decoded) if picture is None else picture)
+    sheet = _sheet(tiles, [_caption(sample) for sample in samples], _places(samples))
     with refused_writes_named(file), replacing(file) as temporary:
         sheet.save(temporary, "PNG")
 
 
-def _sheet(tiles: Sequence[np.ndarray], captions: Sequence[str]) -> Image.Image:
-    rows = -(-len(tiles) // COLUMNS)
-    sheet = Image.new("RGB", (min(COLUMNS, len(tiles)) * TILE, rows * (TILE + CAPTION)), "white")
+def text_tile(sample: Sample) -> np.ndarray:
+    """What a sample without a picture says, from its start, black on light grey: uint8 (TILE - 2, TILE - 2, 3)."""
+    turns = [f"{turn.role}: {turn.text}" for turn in sample.fields.get("conversation", ())]
+    said = [*turns, *([text] if (text := sample.fields.get("text")) else [])]
+    said = said or [f"{name}: {np.shape(value)}" for name, value in sample.fields.items()]
+    lines = [line for text in said for line in textwrap.wrap(text, int(TILE / LETTER)) or [""]]
+    tile = Image.new("RGB", (TILE - 2, TILE - 2), "#eeeeee")
+    font = ImageFont.load_default(LINE - 2)
+    draw = ImageDraw.Draw(tile)
+    for number, line in enumerate(lines[: TILE // LINE]):
+        draw.text((1, number * LINE), line, fill="black", font=font)
+    return np.asarray(tile)
+
+
+def _caption(sample: ConsumedSample) -> str:
+    member = "" if sample.tokens is None else f".{sample.member}"
+    return f"{sample.position}{member} {sample.key}"
+
+
+def _places(samples: Sequence[ConsumedSample]) -> list[tuple[int, int]]:
+    """(row, column) of each tile."""
+    places: list[tuple[int, int]] = []
+    for sample in samples:
+        row, column = places[-1] if places else (0, -1)
+        begins = column + 1 == COLUMNS or (sample.tokens is not None and sample.member == 0 and places)
+        places.append((row + 1, 0) if begins else (row, column + 1))
+    return places
+
+
+def _sheet(tiles: Sequence[np.ndarray], captions: Sequence[str], places: Sequence[tuple[int, int]]) -> Image.Image:
+    rows, columns = (max(numbers) + 1 for numbers in zip(*places, strict=True))
+    sheet = Image.new("RGB", (columns * TILE, rows * (TILE + CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
-        left, top = number % COLUMNS * TILE, number // COLUMNS * (TILE + CAPTION)
+    for tile, caption, (row, column) in zip(tiles, captions, places, strict=True):
+        left, top = column * TILE, row * (TILE + CAPTION)
         picture = Image.fromarray(tile)
         scale = (TILE - 2) / max(picture.size)
         # Hard pixels when enlarged: a smoothed one would hide what the model saw.

@@ -50,6 +50,8 @@ OUR_ARGUMENTS = {
 }
 #: A child process that Lightning starts for another rank reads its run folder here: its own clock would name another.
 RUN_FOLDER_VARIABLE = "MMZOO_RUN_FOLDER"
+#: Changed settings that an error line names.
+MOST_NAMED = 4
 #: Options of ours that only a resumed training has.
 RESUME_OPTIONS = ["allow_changes", "skip_steps"]
 IN_USE_ADVICE = "Wait for it, stop it (SIGTERM saves first), or choose another folder with --run"
@@ -209,8 +211,18 @@ class ZooCLI(LightningCLI):
         except ValueError as fault:
             # jsonargparse wraps what a class raises while it is built; a user's mistake in there is shown as it was.
             if (mistake := _mistake_in(fault)) is not None:
-                raise mistake from None
+                raise self._beside_changes(mistake) from None
             raise
+
+    def _beside_changes(self, mistake: InputError) -> InputError:
+        """The mistake, and what this start changed against its checkpoint: there the cause of it often is."""
+        if self.checkpoint is None:
+            return mistake
+        config = self._parser(self.verb).dump(self.config[self.verb], skip_unset=False)
+        changed = [key for key, *_ in resume_config.changes_since(self.checkpoint, config)]
+        more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+        named = f"{', '.join(changed[:MOST_NAMED])}{more}"
+        return InputError(f"{mistake} (Differs from {self.checkpoint.name}: {named})") if changed else mistake
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")

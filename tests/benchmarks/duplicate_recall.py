@@ -69,13 +69,20 @@ CHANGES: dict[str, Change] = {
 }
 
 
+def look(image: np.ndarray) -> int:
+    """Of a picture that is no plain area."""
+    found = perceptual_hash(image)
+    assert found is not None
+    return found
+
+
 def picture_recall(images: list[np.ndarray]) -> tuple[dict[str, list[float]], list[int]]:
     """({change: share found at each of DISTANCES}, distinct pairs that are taken for copies at each)."""
-    hashes = [perceptual_hash(image) for image in images]
+    hashes = [look(image) for image in images]
     shares = {}
     for name, change in CHANGES.items():
         apart = [
-            distance(known, perceptual_hash(np.ascontiguousarray(change(image))))
+            distance(known, look(np.ascontiguousarray(change(image))))
             for known, image in zip(hashes, images, strict=True)
         ]
         shares[name] = [float(np.mean([bits <= limit for bits in apart])) for limit in DISTANCES]

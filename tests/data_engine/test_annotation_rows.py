@@ -39,7 +39,7 @@ def test_a_list_read_in_pieces_is_the_list(tmp_path_factory, rows, piece, indent
 def test_rows_of_a_list_know_their_lines(tmp_path):
     file = tmp_path / "a.json"
     file.write_text('[\n{"a": 1},\n\n{"a":\n 2}, {"a": 3}]\n')
-    assert [row.place for row in annotation_rows(file)] == [f"{file}:2", f"{file}:4", f"{file}:5"]
+    assert [row.place for row in annotation_rows(file)] == [f"{file}:2, row 1", f"{file}:4, row 2", f"{file}:5, row 3"]
 
 
 def test_lines_may_be_empty_and_begin_with_a_mark(tmp_path):
@@ -55,7 +55,7 @@ def test_lines_may_be_empty_and_begin_with_a_mark(tmp_path):
         (b'{"a": 1}\n[2]\n', r":2: \[2\] where an object is due"),
         (b'[{"a": 1},\n {"a": 2}', ":2: the end of the file where ']' is due|':2: the end|is due. Is the file cut"),
         (b'[{"a": 1}\n {"a": 2}]', ":2: '{' where ',' is due"),
-        (b'[{"a": 1},\n 3]', ":2: 3 where an object is due"),
+        (b'[{"a": 1},\n 3]', ":2, row 2: 3 where an object is due"),
         (b'[{"a": 1},\n nope]', ":2: not JSON"),
         (b"[]\n[]", ":2: text behind the end"),
         (b'{"a": "\xff"}', "is not UTF-8"),
@@ -86,7 +86,18 @@ def test_values_are_checked_by_their_types():
         row.numbers("box", 2)
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "b/../../a.jpg", "", "a\0.jpg"])
+@pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "b/../../a.jpg", "", ".", "a\0.jpg"])
 def test_file_names_stay_in_their_folder(tmp_path, name):
     with pytest.raises(InputError, match=r"a.json:1: file name .* leaves"):
         inside(tmp_path, name, "a.json:1")
+
+
+def test_a_name_that_no_file_can_have_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"a\.json:1: .* cannot be the name of a file"):
+        inside(tmp_path, "\ud800.jpg", "a.json:1")
+
+
+def test_whole_numbers_beyond_any_float_are_no_coordinates():
+    row = Row("a.json:1", 1, {"box": [0, 10**400]})
+    with pytest.raises(InputError, match="2 numbers are due"):
+        row.numbers("box", 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -15,9 +14,10 @@ import pytest
 from data_engine.index import INDEX_FILE
 from data_engine.lint import lint_folder
 from data_engine.look import lint
+from data_engine.record_members import pack_record
+from data_engine.stored_sample import StoredSample
 from mmzoo.errors import InputError
-
-TAR = "shard-000000.tar"
+from tests.data_engine.damages import TAR, change_json, members, rewrite
 
 
 @pytest.fixture
@@ -26,18 +26,6 @@ def folder(shard_folder):
     for path in folder.rglob("*"):  # so that damage done within the clock's resolution is newer
         os.utime(path, (1e9, 1e9))
     return folder
-
-
-def members(folder):
-    with tarfile.open(folder / TAR) as archive:
-        return [(info, archive.extractfile(info).read()) for info in archive.getmembers()]
-
-
-def rewrite(folder, entries):
-    with tarfile.open(folder / TAR, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for info, data in entries:
-            info.size = len(data) if info.isreg() else 0
-            archive.addfile(info, io.BytesIO(data))
 
 
 def whats(folder):
@@ -140,6 +128,7 @@ def test_keys_out_of_order(folder):
         ("../escape.jpg", "path leaves the folder"),
         ("/etc/passwd.jpg", "path leaves the folder"),
         ("Über.jpg", "other characters"),
+        (f"{'z' * 81}.jpg", "has more than 80 characters"),
         ("zzz.pkl", "pickle member"),
         ("zzz.pyd", "pickle member"),
         ("zzz.exe", "no known type"),
@@ -177,14 +166,6 @@ def test_pickle_under_an_image_name(folder):
     only(folder, "not an image of a known format", ("sha256 of the",))
 
 
-def change_json(folder, change):
-    entries = members(folder)
-    number = next(number for number, (info, _) in enumerate(entries) if info.name.endswith("json"))
-    info, data = entries[number]
-    entries[number] = (info, change(data))
-    rewrite(folder, entries)
-
-
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -219,6 +200,14 @@ def test_index_older_than_the_tar(folder):
         info.mtime = 5
     rewrite(folder, entries)
     assert "sha256 of the tar differs from the index: the index is older than the tar" in whats(folder)
+
+
+def test_a_record_among_images(folder):
+    record = pack_record(StoredSample("zzz", "s", text="words"))
+    info = tarfile.TarInfo("zzz.json")
+    rewrite(folder, [*members(folder), (info, record.members["json"][1])])
+    [finding] = only(folder, "a sample of records among images")
+    assert finding.key == "zzz"
 
 
 def test_index_damage(folder):

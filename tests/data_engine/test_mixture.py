@@ -35,6 +35,18 @@ def test_temperature_goes_from_sizes_to_equal_shares():
     assert [count for _, count in counts("all", temperature=1e9)] == [39, 39, 39]
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-320, 0.05])
+def test_a_temperature_near_zero_leaves_the_largest_only(temperature):
+    with pytest.raises(InputError, match="'a' gets no sample"):
+        counts("all", temperature=temperature)
+
+
+def test_a_mixture_within_itself_is_named(tmp_path):
+    (tmp_path / "mix.yaml").write_text("sources: {a: a}\nparts: &all [{parts: *all}]\n")
+    with pytest.raises(InputError, match="one in itself"):
+        read_mixture(tmp_path / "mix.yaml")
+
+
 @given(st.lists(st.fractions(0, 50, max_denominator=20), min_size=1, max_size=8), st.integers(0, 1000))
 def test_largest_remainder_adds_up_and_is_never_off_by_one(values, total):
     if not sum(values):
@@ -58,6 +70,7 @@ def test_largest_remainder_adds_up_and_is_never_off_by_one(values, total):
         ([], "at least one part"),
         ([{"sorce": "a"}], "Did you mean 'source'"),
         (["a", "b"], "'c' is in no part"),
+        (["a*1000000000000", "b", "c"], "an epoch of 10,000,000,000,107 samples is more than"),
         (["a", "b%1", "c"], "'b' gets no sample"),
         ([{"source": "a", "quota": 1.5}], "whole number"),
     ],

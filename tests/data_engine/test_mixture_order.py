@@ -17,13 +17,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_engine import over_long
 from data_engine.batch_plan import ledger_of
 from data_engine.loader import LoaderSettings, ShardLoader, make_loader
 from data_engine.mixed_source import MixedIndex, MixedReader
 from data_engine.mixture_grammar import read_mixture
+from data_engine.mixture_table import consumed_counts
 from data_engine.over_long import planned
 from data_engine.pack_ledger import Packing
 from data_engine.quarantine import ErrorBudget
+from data_engine.skips import advance, merged
 from mmzoo.errors import InputError
 
 STEPS = 6
@@ -89,22 +92,25 @@ def fingerprint(parts):
     return found
 
 
-def stream(index, base, ranks, first, last):
-    start = replace(base, ranks=ranks, start_position=first * base.global_batch)
-    loaders = [played(index, replace(start, rank=rank), last - first) for rank in range(ranks)]
+def stream(index, base, ranks, first, last, deal=played):
+    """Steps first, ..., last - 1 as `ranks` ranks see them together."""
+    position = advance(0, first * base.global_batch, base.skips)
+    start = replace(base, ranks=ranks, start_position=position)
+    loaders = [deal(index, replace(start, rank=rank), last - first) for rank in range(ranks)]
     return [fingerprint(parts) for parts in zip(*loaders, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def pool(exact_shards, tmp_path_factory):
+def pool(exact_shards, spoil, tmp_path_factory):
     """Shard folders of a few sizes, made once: opening them is what a case costs."""
     root = tmp_path_factory.mktemp("pool")
     made = {}
 
-    def folder(sizes):
-        key = tuple(sizes)
+    def folder(sizes, broken=()):
+        key = tuple(sizes), tuple(broken)
         if key not in made:
             made[key] = exact_shards(root / str(len(made)), sizes)
+            spoil(made[key], broken)
         return str(made[key])
 
     return folder
@@ -133,7 +139,7 @@ def mixtures(draw):
     return sizes, parts, sum(amounts) if kind == "quota" else 0
 
 
-@quick
+@settings(quick, max_examples=60)
 @given(mixtures(), st.data())
 def test_stopped_and_resumed_elsewhere_is_the_uninterrupted_stream(pool, case, data):
     sizes, parts, block = case
@@ -150,18 +156,44 @@ def test_stopped_and_resumed_elsewhere_is_the_uninterrupted_stream(pool, case, d
                 "over_long": [over_long, "drop"] if over_long != "drop" else "drop",
                 "lengths": VARIED,
                 "window": window,
+                "balance": data.draw(st.booleans()),
             }
         )
-    mixture = read_mixture({"sources": {f"s{n}": pool(of) for n, of in enumerate(sizes)}, "parts": parts})
+    broken = data.draw(st.sampled_from([(), (), (1,), (0, 2)]))
+    mixture = read_mixture({"sources": {f"s{n}": pool(of, broken) for n, of in enumerate(sizes)}, "parts": parts})
     index = MixedIndex.open(mixture, packing)
     seed, shuffle = data.draw(st.integers(0, 2**32)), data.draw(st.booleans())
-    base = LoaderSettings("", "all", global_batch, seed, shuffle, budget=tolerant)
+    spans = st.tuples(st.integers(0, STEPS * global_batch), st.integers(1, 2 * global_batch))
+    skips = merged((start, start + size) for start, size in data.draw(st.lists(spans, max_size=2)))
+    base = LoaderSettings("", "all", global_batch, seed, shuffle, skips=skips, budget=tolerant)
     whole = stream(index, base, 1, 0, STEPS)
+    assert len(whole) == STEPS
+    if not broken:
+        ledger, end = ledger_of(base, index), advance(0, STEPS * global_batch, skips)
+        names = collections.Counter(name.partition("/")[0] for step in whole for name in step["sample_ids"])
+        assert consumed_counts(index, ledger, 0, end, skips) == {name: names[name] for name in mixture.sources}
     pieces = []
     for first, last, (ranks, workers) in zip([0, *cuts], [*cuts, STEPS], legs, strict=True):
         fresh = MixedIndex.open(mixture, packing)
         pieces += stream(fresh, replace(base, workers=workers), ranks, first, last)
     assert pieces == whole
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 1), (3, 0)])
+def test_real_workers_deal_packs_as_the_played_ones(pool, ranks, workers):
+    """A run of two workers that is stopped after two steps goes on elsewhere; a sample in a pack is broken."""
+    packing = Packing.read({"capacity": 14, "over_long": "drop", "lengths": VARIED, "window": 8})
+    sources = {"s0": pool([12, 1], (1,)), "s1": pool([1, 3, 5])}
+    index = MixedIndex.open(read_mixture({"sources": sources, "parts": ["s0", "s1*2"]}), packing)
+    base = LoaderSettings("", "all", 6, 9, skips=((14, 20),), budget=tolerant)
+
+    def real(index, given, steps):
+        return make_loader(given, augmented, steps, MixedReader(index))
+
+    whole = stream(index, base, 1, 0, STEPS)
+    assert max(size for step in whole for size in step["pack sizes"]) > 1
+    assert stream(index, replace(base, workers=2), 1, 0, 2, real) == whole[:2]
+    assert stream(index, replace(base, workers=workers), ranks, 2, STEPS, real) == whole[2:]
 
 
 @quick
@@ -224,6 +256,11 @@ def test_policies_for_over_long_samples_set_limits_and_never_cut_an_image():
     assert cut.visual.tolist() == lengths[:, 1].tolist()
     assert cut.kept.tolist() == [True, True, True, False, True]
     assert planned(lengths, 10, ("error",))[1] == 1
+    rows, starts = np.array([0, 1, 3]), np.array([0, 2, 5])
+    assert over_long.table(down, rows, starts, ["a", "b"], 10) == (
+        "a: downscale-images: 1 of 2 samples, longer than 10 tokens, the longest 14\n"
+        "b: downscale-images: 1 of 1 samples, longer than 10 tokens, the longest 15\n"
+    )
 
 
 def test_mistakes_are_named(pool, tmp_path):

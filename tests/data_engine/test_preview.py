@@ -7,7 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from data_engine.preview import main, outlines, shown
+from data_engine.preview import main
+from data_engine.preview_sample import outlines, shown
+from data_engine.raster_picture import first_nodata, raster_picture
 from data_engine.records import Sample
 from mmzoo.errors import InputError
 
@@ -18,9 +20,11 @@ def test_lines_of_a_region():
         "box": [1, 2, 5, 7],
         "quad": [[0, 0], [4, 1], [3, 5.5], [-1, 4]],
         "polygons": [[[1, 1], [2, 1], [2, 2]]],
+        "ignore": True,
     }
     assert [outline.points for outline in outlines(region)] == ["1,2 5,2 5,7 1,7", "0,0 4,1 3,5.5 -1,4", "1,1 2,1 2,2"]
     assert len({outline.colour for outline in outlines(region)}) == 3
+    assert all(outline.ignore for outline in outlines(region))
 
 
 def test_a_record_with_mask_and_conversation():
@@ -28,11 +32,48 @@ def test_a_record_with_mask_and_conversation():
         "conversation": [{"role": "user", "text": "<image> where?"}, {"role": "assistant", "text": "there"}],
         "regions": [{"label": "ship", "box": [0, 0, 2, 2]}, {"label": "ship", "box": [1, 1, 3, 3], "image": 1}],
     }
-    fields = {"image": np.zeros((6, 8, 3), np.uint8), "mask": np.eye(6, 8, dtype=np.int32)}
-    found = shown(Sample("k", "s", fields, meta))
-    assert (found.width, found.height, found.labels) == (8, 6, "ship 1")
+    meta["meta"] = {"classes": {"0": "land", "1": "water"}}
+    images = {name: np.zeros((6, 8, 3), np.uint8) for name in ("image", "image1")}
+    found = shown(Sample("k", "s", {**images, "mask": np.eye(6, 8, dtype=np.int32)}, meta))
+    first, second = found.pictures
+    assert (first.width, first.height, first.labels, second.labels) == (8, 6, "ship 1", "ship 1")
+    assert (first.outlines[0].points, second.outlines[0].points) == ("0,0 2,0 2,2 0,2", "1,1 3,1 3,3 1,3")
     assert found.turns == (("user", "<image> where?"), ("assistant", "there"))
-    assert found.mask.startswith("data:image/png")
+    assert first.mask.startswith("data:image/png")
+    assert [words for _, words in first.classes] == ["0 land 87.5%", "1 water 12.5%"]
+    assert first.classes[0][0] == "transparent" != first.classes[1][0]
+    assert second.mask == ""
+
+
+def test_rasters_are_pictures_and_a_class_map_lies_over_the_scene():
+    scene = np.arange(48, dtype=np.float32).reshape(1, 6, 8)
+    label = np.eye(6, 8, dtype=np.uint8)[None]
+    entries = [{"crs": "EPSG:3395", "nodata": None}, {"crs": "EPSG:3395", "nodata": 255.0}]
+    meta = {"rasters": entries, "meta": {"roles": ["scene", "label"]}}
+    found = shown(Sample("k", "s", {"raster": scene, "raster1": label}, meta))
+    assert [picture.caption for picture in found.pictures] == [
+        "scene, 1 x float32, EPSG:3395",
+        "label, 1 x uint8, EPSG:3395",
+    ]
+    assert [words for _, words in found.pictures[0].classes] == ["0 87.5%", "1 12.5%"]
+    many = {f"raster{number or ''}": scene for number in range(9)}
+    crowd = shown(Sample("k", "s", many, {"rasters": entries[:1] * 9}))
+    assert (len(crowd.pictures), crowd.more) == (6, 3)
+
+
+def test_a_raster_is_stretched_where_it_has_data():
+    values = np.linspace(-25, 0, 101)
+    band = np.append(values, [np.nan, np.inf, -9999]).reshape(1, 4, 26)
+    shown_values = raster_picture(band, -9999.0).reshape(-1, 3)
+    expected = np.rint(np.append((np.arange(101) - 2) / 96, [0, 0, 0]).clip(0, 1) * 255)
+    assert (shown_values == expected[:, None]).all()
+    assert (raster_picture(band * (1 + 1j), -9999.0)[0, 0] == raster_picture(-band)[0, 0]).all()
+    assert not raster_picture(np.full((1, 2, 2), np.nan)).any()
+    assert not raster_picture(np.full((1, 2, 2), 7)).any()
+    colours = raster_picture(np.stack([values, -values, values, values]).reshape(4, 1, 101))[0]
+    assert colours[0].tolist() == [0, 255, 0]
+    assert first_nodata({"rasters": [{"nodata": "-inf"}]}) == -np.inf
+    assert first_nodata({}) is None
 
 
 def test_the_page(shard_folder, tmp_path, spoil):
@@ -44,6 +85,7 @@ def test_the_page(shard_folder, tmp_path, spoil):
     assert text.count('class="sample"') == 4
     assert text.count("data:image/jpeg") == 3
     assert "broken: not an image" in text
+    assert "<td>sources</td><td>photos 10</td>" in text
     assert not re.search(r"<script|https?://|\bsrc=\"(?!data:)", text)
     with pytest.raises(InputError, match="cannot write"):
         main([str(folder), "-o", str(tmp_path / "no" / "page.html")], "preview")

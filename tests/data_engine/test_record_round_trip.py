@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from dataclasses import replace
 
@@ -24,7 +25,8 @@ from tests.data_engine.made_sources import ListSource, built
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 COORDINATE = st.floats(-1e4, 1e4)
 POINT = st.tuples(COORDINATE, COORDINATE)
-BOX = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(50, 99), st.integers(50, 99))
+BOX = st.tuples(st.integers(-9, 4), st.integers(-9, 4), st.integers(5, 99), st.integers(5, 99))  # of 5 x 4 px
+MIDDLE = st.just((2.0, 2.0))
 META = st.dictionaries(
     TEXT, st.none() | st.integers() | TEXT | st.lists(st.floats(allow_nan=False, allow_infinity=False))
 )
@@ -32,8 +34,8 @@ REGION = st.builds(
     Region,
     label=TEXT,
     box=st.none() | BOX,
-    quad=st.none() | st.tuples(POINT, POINT, POINT, POINT),
-    polygons=st.lists(st.lists(POINT, min_size=3, max_size=5).map(tuple), max_size=2).map(tuple),
+    quad=st.none() | st.tuples(MIDDLE, POINT, POINT, POINT),
+    polygons=st.lists(st.tuples(MIDDLE, POINT, POINT) | st.tuples(MIDDLE, *[POINT] * 4), max_size=2).map(tuple),
     rle=st.none() | st.just({"size": [4, 5], "counts": [3, 17]}),
     ignore=st.booleans(),
     image=st.integers(0, 2),
@@ -46,6 +48,10 @@ IMAGE = st.builds(
 MASK = st.integers(0, 255).map(
     lambda value: StoredFile("mask.png", data=encode(np.full((4, 5), value, np.uint8), "PNG"))
 )
+
+
+VIRTUAL = b"""<VRTDataset rasterXSize="5" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1">
+<SimpleSource><SourceFilename>/etc/hostname</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"""
 
 
 def raster(seed: int = 0, bands: int = 2, crs: str | None = "EPSG:3395", nodata: float | None = -1.0) -> bytes:
@@ -74,7 +80,11 @@ SAMPLE = st.builds(
     license=st.none() | TEXT,
     origin=TEXT,
     meta=META,
-)
+).map(lambda sample: replace(sample, regions=tuple(in_its_images(region, sample) for region in sample.regions)))
+
+
+def in_its_images(region: Region, sample: StoredSample) -> Region:
+    return replace(region, image=min(region.image, max(0, len(sample.images or sample.rasters) - 1)))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -169,7 +179,16 @@ def test_lint_names_a_file_that_the_json_lists_and_the_tar_lacks(tmp_path, sampl
             {"rasters": (StoredFile("a.tif", data=raster()), StoredFile("b.tif", data=raster(crs="EPSG:4326")))},
             "b.tif and a.tif lie on different grids: crs",
         ),
+        ({"rasters": (StoredFile("r.tif", data=b""),)}, "r.tif: not a raster that can be read: it is empty"),
+        ({"rasters": (StoredFile("r.tif", data=VIRTUAL),)}, "r.tif: not a raster that can be read"),
         ({"meta": {"day": object()}}, "cannot be written as JSON"),
+        ({"stated": (4, 5)}, r"1\.png is 5 x 4 px, its annotations are of one of 4 x 5"),
+        ({"regions": (Region("car", image=2),)}, "'car' is in image 2, there are 2"),
+        ({"regions": (Region("car", box=(6, 0, 9, 2)),)}, r"'car' at 6, 0, 9, 2 lies outside of 1\.png, 5 x 4 px"),
+        (
+            {"regions": (Region("car", quad=((0, -9), (1, -9), (1, -2), (0, -2))),)},
+            "'car' at 0, -9, 1, -2 lies outside",
+        ),
     ],
 )
 def test_damage_is_named(sample, change, message):
@@ -189,6 +208,31 @@ def test_a_jpeg_is_no_mask(sample):
         pack_record(replace(sample, mask=StoredFile("m.jpg", data=stream.getvalue())))
 
 
+def test_a_pipe_is_no_file(sample, tmp_path):
+    os.mkfifo(tmp_path / "p.jpg")
+    with pytest.raises(InputError, match=r"p\.jpg: not a regular file"):
+        pack_record(replace(sample, images=(StoredFile("p.jpg", tmp_path / "p.jpg"),), regions=()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": 5}, "5 where a text is due"),
+        ({"license": {"id": 1}}, "where a text is due"),
+        ({"conversation": [{"role": "user", "text": 5}]}, "5 where a text is due"),
+        ({"regions": [{"label": []}]}, "where a text is due"),
+        ({"regions": [{"label": "car", "box": [0, 0, 10**400, 2]}]}, "not a finite number"),
+        ({"meta": [1]}, "meta is no object"),
+        ({"number": "3"}, "number is none"),
+    ],
+)
+def test_a_json_with_values_of_other_types_is_refused(sample, change, message):
+    members = {field: data for field, (_, data) in pack_record(sample).members.items()}
+    content = {**json.loads(members["json"]), **change}
+    with pytest.raises(InputError, match=message):
+        unpack_record("a", {**members, "json": json.dumps(content).encode()})
+
+
 def test_a_json_of_another_schema_is_refused():
     with pytest.raises(InputError, match="schema version 9"):
         unpack_record("a", {"json": b'{"schema_version": 9}'})
@@ -199,6 +243,7 @@ def test_a_json_of_another_schema_is_refused():
     [
         ({"box": (4, 0, 2, 2)}, "ends before it starts"),
         ({"box": (0, 0, float("nan"), 2)}, "not a finite number"),
+        ({"box": (0, 0, 10**400, 2)}, "not a finite number"),
         ({"polygons": (((0, 0), (1, 1)),)}, "fewer than 3 corners"),
     ],
 )

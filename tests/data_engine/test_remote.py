@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from data_engine.download import Transfer
 from data_engine.index import ShardIndex
 from data_engine.loader import LoaderSettings, make_loader
-from data_engine.look import inspect
+from data_engine.look import inspect, lint
 from data_engine.reader import ShardReader
 from data_engine.remote import RemoteSettings, is_remote, open_index
 from mmzoo.errors import InputError
@@ -185,6 +186,16 @@ def test_inspect_reads_a_url(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert inspect([server.url, "--json"], "inspect") == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 14
+
+
+def test_inspect_names_the_url_and_lint_refuses_it(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert inspect([server.url, "--json"], "inspect") == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["folder"] == server.url
+    assert Path(described["cached_in"]).is_relative_to(tmp_path / "home")
+    with pytest.raises(InputError, match=f"{server.url} is a URL. Copy"):
+        lint([server.url], "lint")
 
 
 def test_the_data_module_takes_a_url(server, remote, folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from data_engine.image_shards import BuildSettings, build_image_shards
 from data_engine.index import ShardIndex
 from data_engine.lint import lint_folder
+from data_engine.output_folder import replaced_folder
 from data_engine.reader import ShardReader
+from data_engine.removals import ListedRemoval
 from data_engine.reshard import main, reshard
 from mmzoo.errors import InputError
 
@@ -72,9 +75,9 @@ def test_refusals(folder, tmp_path, encoded, pixels):
     with pytest.raises(InputError, match=r"is in .* and in .* Leave one out"):
         reshard([index, index], out, 10**7)
     with pytest.raises(InputError, match="'nobody' is to be left out, but is in none"):
-        reshard([index], out, 10**7, frozenset({"nobody"}))
+        reshard([index], out, 10**7, {"nobody": ListedRemoval("x")})
     with pytest.raises(InputError, match="no sample would be left"):
-        reshard([index], out, 10**7, frozenset(held(folder)))
+        reshard([index], out, 10**7, dict.fromkeys(held(folder), ListedRemoval("x")))
     odd = tmp_path / "odd.jsonl"
     odd.write_text('{"key": "a"}\n[]\n')
     with pytest.raises(InputError, match="line 2 is not"):
@@ -92,3 +95,15 @@ def test_a_picture_in_two_splits_is_a_leak(folder, tmp_path):
     with pytest.raises(InputError, match=rf"leak: renamed-\w+ and {key} "):
         reshard([ShardIndex.open(folder), ShardIndex.open(tmp_path / "copied")], tmp_path / "out", 10**7)
     assert not (tmp_path / "out").exists()
+
+
+def fill_the_disk(output):
+    with replaced_folder(output, overwrite=False) as building:
+        (building / "half").write_text("x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"cannot write .*out: No space left on device"):
+        fill_the_disk(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

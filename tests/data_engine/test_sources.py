@@ -59,7 +59,7 @@ def test_llava_reads_text_one_image_and_several(tmp_path, name):
     assert text.conversation[0] == Turn("system", "be brief")
     assert not text.images
     assert [file.name for file in two.images] == ["a.jpg", "b.jpg"]
-    assert two.origin == (f"{name}:3" if name.endswith("l") else f"{name}:1")
+    assert two.origin == (f"{name}:3" if name.endswith("l") else f"{name}:1, row 3")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,8 @@ def test_llava_reads_text_one_image_and_several(tmp_path, name):
         ({"image": "a.jpg", "conversations": [{"from": "humman", "value": "x"}]}, "unknown speaker 'humman'. Did you"),
         ({"image": "a.jpg", "conversations": [{"from": "human"}]}, "has no text 'value'"),
         ({"image": 3, "conversations": TALK}, "'image' is 3"),
+        ({"image": False, "conversations": TALK}, "'image' is False"),
+        ({"image": "a.jpg", "images": ["b.jpg"], "conversations": TALK}, "both 'image' and 'images'"),
         ({"image": "../a.jpg", "conversations": TALK}, "leaves"),
         ({"video": "a.mp4", "conversations": TALK}, "Videos are not read"),
     ],
@@ -125,9 +127,20 @@ def test_questions_know_their_numbers(tmp_path):
     assert sample.number == 3.0
     assert sample.conversation == (Turn("user", "<image>\nhow many?"), Turn("assistant", "3"))
     assert (sample.license, sample.meta) == ("MIT", {"answer_type": "number"})
-    bad = written(tmp_path, [{**row, "answer": "few"}])
-    with pytest.raises(InputError, match="the answer 'few' is none"):
-        only(QuestionSource(name="q", annotations=bad, images=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": "few"}, "the answer 'few' is none"),
+        ({"license": 3}, "'license' is 3, str is due"),
+        ({"question": "what is <image>?"}, "2 <image> in the conversation for 1 images"),
+    ],
+)
+def test_questions_name_what_is_wrong(tmp_path, change, message):
+    row = {"image": "a.jpg", "question": "how many?", "answer": "3", "answer_type": "number", **change}
+    with pytest.raises(InputError, match=message):
+        only(QuestionSource(name="q", annotations=written(tmp_path, [row]), images=tmp_path))
 
 
 def coco(**changes) -> dict:
@@ -149,6 +162,7 @@ def test_coco_reads_boxes_polygons_and_quads(tmp_path):
     assert first.regions[0] == Region("car", box=(1, 2, 4, 6), polygons=(corners,))
     assert first.regions[1] == Region("car", box=(0, 0, 2, 2), ignore=True)
     assert (second.regions, second.images[0].name, first.origin) == ((), "b.jpg", "rows.json:images[0]")
+    assert (first.stated, second.stated) == ((9, 8), None)
     quads = next(CocoSource(name="c", annotations=file, images=tmp_path, segmentation="quad").samples())
     assert quads.regions[0] == Region("car", box=(1, 2, 4, 6), quad=corners)
 
@@ -170,6 +184,8 @@ def test_coco_keeps_run_lengths(tmp_path):
         ({"annotations": [{"image_id": 7, "category_id": 1}]}, "neither 'bbox' nor"),
         ({"annotations": [{"image_id": 7, "category_id": 1, "segmentation": [[1, 2, 3]]}]}, "a polygon of 3 numbers"),
         ({"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}]}, r"images\[1\]: image id 7 is there"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, r"categories\[1\]: category id 1 is there"),
+        ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 10**400, 1]}]}, "4 numbers are due"),
         ({"categories": None}, "no list 'categories'"),
     ],
 )
@@ -195,7 +211,7 @@ def test_referring_expressions_with_box_corners_and_mask(tmp_path):
     assert first.mask.path == tmp_path / "m/geochat/P1_4.png"
     assert second.mask is None
     assert first.regions == (Region("the red roof", box=(1, 2, 5, 6), quad=((1, 2), (5, 2), (5, 6), (1, 6))),)
-    assert first.text == "the red roof"
+    assert (first.text, first.stated) == ("the red roof", (9, 9))
     bad = written(tmp_path, [{**row, "poly": [[1, 2]]}], "bad.jsonl")
     with pytest.raises(InputError, match=r"bad\.jsonl:1: 'poly' has 1 corners"):
         list(ReferringSource(name="r", annotations=bad, images=tmp_path).samples())
@@ -234,9 +250,11 @@ def test_zoom_chains_keep_evidence_and_crop(tmp_path):
     assert open_ended.regions[1] == Region("crop", box=(0, 0, 204, 204))
     assert chosen.conversation[0].text == "<image>\nwhich? The choices are listed below:\n(A) red\n(B) blue"
     assert chosen.meta["Answer choices"] == ["(A) red", "(B) blue"]
-    bad = written(tmp_path, [{**base, "bbox_info": {"crop_hbox": [[1, 2]]}, "question": "q", "answer": "a"}])
-    with pytest.raises(InputError, match=r"rows\.json:1: 'crop_hbox' is \[1, 2\], 4 numbers are due"):
-        list(ZoomChainSource(name="z", annotations=bad, images=tmp_path).samples())
+    assert chosen.stated == (4000, 4000)
+    for given, message in (([[1, 2]], r"\[1, 2\], 4 numbers are due"), (5, "5, list is due")):
+        bad = written(tmp_path, [{**base, "bbox_info": {"crop_hbox": given}, "question": "q", "answer": "a"}])
+        with pytest.raises(InputError, match=rf"rows\.json:1, row 1: 'crop_hbox' is {message}"):
+            list(ZoomChainSource(name="z", annotations=bad, images=tmp_path).samples())
 
 
 def test_images_and_masks_are_paired_by_name(tmp_path):

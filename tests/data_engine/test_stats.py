@@ -32,6 +32,7 @@ def test_the_command(shard_folder, capsys):
     reader = ShardReader(index)
     assert found["samples"] == 10 == sum(found["splits"].values())
     assert found["licences"] == {"not stated": 10}
+    assert found["sources"] == {"photos": 10}
     assert found["histograms"]["picture_px"]["histogram"] == {"128-255": 10}
     assert found["histograms"]["image_bytes"]["sum"] == sum(len(reader.raw(row, "image")) for row in range(10))
     assert "text_characters" not in found["histograms"], "there is no text"

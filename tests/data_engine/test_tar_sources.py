@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import yaml
 
 from data_engine.build_config import parse_config
 from data_engine.build_records import build_records
+from data_engine.records import RECORD_SCHEMA
 from data_engine.sources.energon import EnergonSource, expand_braces
 from data_engine.sources.hugging_face import HuggingFaceSource
 from data_engine.sources.webdataset_tars import WebdatasetSource, tar_samples
@@ -126,6 +129,12 @@ def test_code_of_an_energon_folder_is_never_run(energon):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("dataset.yaml", {"sample_type": {"__class__": ["VQASample"]}}, "is not read"),
+        ("dataset.yaml", {"sample_type": {"__class__": "ImageSample"}, "field_map": {3: "jpg"}}, "no field_map"),
+        ("split.yaml", {"split_parts": {"train": "shard_0.tar"}}, r"split_parts\.train is no list of names"),
+        ("split.yaml", {"split_parts": {"train": [5]}}, r"split_parts\.train is no list of names"),
+        ("split.yaml", {"split_parts": {"train": ["shard_0.tar"]}, "exclude": "shard_0.tar"}, "exclude is no list"),
+        ("split.yaml", {"split_parts": {"train": ["../shard_0.tar"]}}, "leaves"),
         ("split.yaml", {"split_parts": {"trian": ["a.tar"]}}, "no part 'train'. Did you mean 'trian'"),
         ("dataset.yaml", {"sample_type": {"__class__": "VQASampel"}}, "Did you mean 'VQASample'"),
         ("dataset.yaml", {"sample_type": {"__class__": "VQASample"}, "field_map": {"image": "jpg"}}, "lacks 'context'"),
@@ -240,3 +249,38 @@ def test_hugging_face_folders_keep_their_bytes(tmp_path):
         list(HuggingFaceSource(name="h", folder=tmp_path / "parts", text="says").samples())
     with pytest.raises(InputError, match="no column 'say'\\. Did you mean 'says'"):
         list(HuggingFaceSource(name="h", folder=tmp_path / "one", text="say").samples())
+
+
+@pytest.mark.parametrize(("byte", "kept"), [(2, None), (148, None), (None, 0), (None, 200), (None, 512)])
+def test_a_tar_that_is_damaged_in_the_middle_does_not_end_there(tmp_path, byte, kept):
+    """tarfile stops silently at a header it cannot read: every sample behind it would be lost."""
+    packed(tmp_path / "a.tar", {f"{number}.png": PNG for number in range(4)})
+    member = 512 + -(-len(PNG) // 512) * 512
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    if byte is None:
+        data = data[: 2 * member + kept] if kept < 512 else data[: 4 * member]
+    else:
+        data[2 * member + byte] ^= 0xFF
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot read .*a\.tar: (damaged header|it has no end mark)"):
+        list(tar_samples(tmp_path / "a.tar"))
+
+
+def test_sparse_members_are_refused(tmp_path):
+    (tmp_path / "1.png").write_bytes(PNG)
+    os.truncate(tmp_path / "1.png", 2**20)
+    subprocess.run(["tar", "--sparse", "-cf", tmp_path / "a.tar", "-C", tmp_path, "1.png"], check=True)
+    with pytest.raises(InputError, match=r"member '1\.png' is a link, a device or sparse"):
+        list(tar_samples(tmp_path / "a.tar"))
+
+
+def test_a_question_of_energon_with_a_placeholder_of_its_own_is_refused(tmp_path, energon):
+    packed(tmp_path / "shard_0.tar", {"1.png": PNG, "1.json": b'{"q": "what is <image>?", "a": "x"}'})
+    with pytest.raises(InputError, match=r"shard_0\.tar, key 1: 2 <image> in the conversation for 1 images"):
+        list(EnergonSource(name="e", folder=energon).samples())
+
+
+def test_a_record_that_lacks_its_lists_is_named(tmp_path):
+    packed(tmp_path / "a.tar", {"1.json": json.dumps({"schema_version": RECORD_SCHEMA, "conversation": []}).encode()})
+    with pytest.raises(InputError, match=r"key 1: damaged record"):
+        list(WebdatasetSource(name="w", folder=tmp_path).samples())

@@ -224,6 +224,8 @@ def test_files_without_a_partner_are_named(folder, raster_at, tmp_path):
         find_pairs(source(tmp_path), 0.2)
     with pytest.raises(InputError, match="neither a folder nor a"):
         find_pairs(RasterSource(str(tmp_path / "none")), 0.2)
+    with pytest.raises(InputError, match=r"source 'rasters': https://host/images is a URL, .* Download them"):
+        data(tmp_path, [RasterSource("https://host/images", str(tmp_path / "masks"))]).open_index()
 
 
 def test_ids_out_of_the_table_end_the_run_with_their_file(folder, raster_at, tmp_path):

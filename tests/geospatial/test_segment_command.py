@@ -265,6 +265,7 @@ def test_regions_are_cut_out_on_the_grid_of_the_scene(scene, model, tmp_path):
     [
         (("--roi", "5,5,5,9"), "holds nothing"),
         (("--roi", "0,0,10,10"), "lies outside"),
+        (("--roi", "-20,-10,-5,-5"), "--roi -20,-10,-5,-5 lies outside"),
         (("--roi", "nowhere.geojson"), "neither"),
         (("--roi", "0,0,9,9", "--roi-crs", "EPSG:99999999"), "is no CRS"),
         (("--roi-crs", "EPSG:4326"), "there is no --roi"),

@@ -79,3 +79,19 @@ def test_mistakes_are_named():
         build_optimizer(network(), OptimizerSettings(schedule="poly", poly_power=0.0), 10)
     with pytest.raises(InputError, match="no trainable parameters"):
         build_optimizer(network().requires_grad_(False), OptimizerSettings(), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lr": -1.0}, "optimizer.lr is -1.0"),
+        ({"betas": (0.9, 1.0)}, "optimizer.betas"),
+        ({"eps": 0.0}, "optimizer.eps"),
+        ({"weight_decay": -0.1}, "optimizer.weight_decay"),
+        ({"warmup_steps": -1}, "optimizer.warmup_steps"),
+        ({"final_lr_ratio": 1.5}, "optimizer.final_lr_ratio"),
+    ],
+)
+def test_settings_no_optimiser_can_use_are_refused(settings, words):
+    with pytest.raises(InputError, match=words):
+        OptimizerSettings(**settings)

@@ -105,6 +105,13 @@ def test_another_batch_or_order_needs_consent(begun, capsys):
     assert steps == {4: [12, 13, 14, 15], 6: [18, 19], 7: [26, 27]}
 
 
+def test_a_mistake_names_what_was_changed_against_the_checkpoint(begun, capsys):
+    _, run = begun
+    assert fit(run, "--ckpt_path", "last", "--model.init_args.optimizer.lr", "-1") == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith("(Differs from step_00000004: model.init_args.optimizer.lr)")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,9 @@ from mmzoo.hub.load import from_pretrained
 from mmzoo.hub.official import export_main
 from mmzoo.hub.save import save_model
 from mmzoo.training.checkpoints import initialise_from
+from mmzoo.training.chosen_methods import MethodsInRecord
 from mmzoo.training.optimizers import OptimizerSettings
+from mmzoo.training.run_record import RunRecord
 
 CLASSES = {0: "land", 1: "water"}
 AMPLITUDE = {"domain": "amplitude", "value_range": [0, 2], "num_hidden_layers": 2, "hidden_size": 32, "mlp_ratio": 2}
@@ -57,7 +61,7 @@ def stage(kind=CrossEarthSARSegmentation, **options):
     return kind(CLASSES, optimizer=OptimizerSettings(lr=3e-3, weight_decay=0.05), **given)
 
 
-def train(module, given, steps: int = 3) -> Trainer:
+def train(module, given, steps: int = 3, **options) -> Trainer:
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -65,7 +69,7 @@ def train(module, given, steps: int = 3) -> Trainer:
         "enable_model_summary": False,
     }
     trainer = Trainer(
-        accelerator="cpu", devices=1, max_steps=steps, num_sanity_val_steps=0, log_every_n_steps=1, **quiet
+        accelerator="cpu", devices=1, max_steps=steps, num_sanity_val_steps=0, log_every_n_steps=1, **quiet, **options
     )
     trainer.fit(module, datamodule=given)
     return trainer
@@ -281,6 +285,16 @@ def test_a_validation_that_could_say_nothing_is_refused_before_training(folder, 
     with pytest.raises(InputError, match=r"none of the 3 validation rasters of the source domain has a labelled pixel"):
         train(stage(), given)
     refuse_nothing_to_validate(given.open_index(), "target")
+
+
+@pytest.mark.parametrize("method", ["auto", "grouped"])
+def test_the_run_record_says_how_the_experts_were_run(folder, tmp_path, method):
+    record = RunRecord(tmp_path, "fit", [], "")
+    record.write()
+    module = stage(overrides={**AMPLITUDE, "expert_method": method})
+    train(module, data(folder), steps=1, callbacks=[MethodsInRecord(record)], limit_val_batches=0)
+    said = json.loads((tmp_path / "run.json").read_text())["computed_with"]
+    assert said == {"experts": {"auto": "loop", "grouped": "grouped"}[method]}
 
 
 def test_log_loss_in_closed_form():

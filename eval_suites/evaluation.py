@@ -62,8 +62,10 @@ class Evaluation:
             sys.stderr.write(f"going on after {len(self.log.rows)} samples in {self.log.path}\n")
         return self.log
 
-    def record(self, metrics: Sequence[Metric], command: str, seconds: float, device: str) -> EvalRecord:
-        """The record of the finished evaluation."""
+    def record(
+        self, metrics: Sequence[Metric], command: str, seconds: float, device: str, chosen: Mapping[str, str]
+    ) -> EvalRecord:
+        """The record of the finished evaluation. chosen: see ZooModel.chosen_methods; it stands with the hardware."""
         if self.log is None or self.settings is None or self.data is None:
             raise RuntimeError(f"the suite {self.suite.name!r} did not open its log")
         return EvalRecord(
@@ -77,7 +79,7 @@ class Evaluation:
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=None if self.resumed else round(seconds, 3),
             device=device,
-            hardware=hardware(),
+            hardware={**hardware(), **({"computed_with": dict(chosen)} if chosen else {})},
             versions=versions(),
             git_commit=git_commit(),
         )

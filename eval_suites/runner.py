@@ -32,6 +32,7 @@ from mmzoo.families import load_object
 from mmzoo.folder_lock import only_writer
 from mmzoo.hub.device import usable_device
 from mmzoo.hub.facts import command_without_paths
+from mmzoo.hub.model import chosen_methods
 
 
 def run_suite(suite: Suite, arguments: Any, command: str) -> EvalRecord:
@@ -62,7 +63,7 @@ def _measured(suite: Suite, arguments: Any, options: dict[str, Any], command: st
     start = time.monotonic()
     try:
         metrics = load_object(suite.evaluate)(request)
-        record = evaluation.record(metrics, command, time.monotonic() - start, device)
+        record = evaluation.record(metrics, command, time.monotonic() - start, device, chosen_methods(model))
     except AlreadyMeasuredError as earlier:
         sys.stderr.write(f"{arguments.out} holds this evaluation already, finished {earlier.record.date}\n")
         return earlier.record

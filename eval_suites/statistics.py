@@ -6,7 +6,7 @@ cluster whole. The interval is the percentile interval.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -48,16 +48,9 @@ def bootstrap_mean(
     same input in any order gives the same bits. +inf (the PSNR of an exact copy) is set aside and counted. ValueError:
     no values, NaN or -inf, lengths that differ, a level outside (0, 1), no resamples.
     """
-    numbers, names = np.asarray(values, dtype=np.float64), np.asarray(groups)
-    _check(numbers, names, level, resamples)
-    finite = np.isfinite(numbers)
-    n_infinite = int((~finite).sum())
-    if not finite.any():
-        return Interval(np.inf, None, None, level, 0, 0, n_infinite)
-    sums, counts = _group_totals(numbers[finite], names[finite])
-    mean = float(sums.sum() / counts.sum())
-    low, high = (None, None) if len(sums) == 1 else _percentiles(sums, counts, level, resamples, seed)
-    return Interval(mean, low, high, level, int(finite.sum()), len(sums), n_infinite)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; it must be at least 1")
+    return _interval(values, groups, level, lambda sums, counts: _percentiles(sums, counts, level, resamples, seed))
 
 
 def normal_mean(values: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> Interval:
@@ -65,20 +58,35 @@ def normal_mean(values: np.ndarray, groups: np.ndarray, *, level: float = 0.95) 
 
     Source: Cochran, Sampling Techniques (1977), section 9A.1. Same arguments, same errors.
     """
+
+    def ends(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+        mean = sums.sum() / counts.sum()
+        half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(np.square(sums - mean * counts).sum()) / counts.sum()
+        return float(mean - half), float(mean + half)
+
+    return _interval(values, groups, level, ends)
+
+
+def _interval(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[str] | Sequence[int] | np.ndarray,
+    level: float,
+    ends: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
+) -> Interval:
+    """The mean, with the ends that follow from the sum and the count (G,) of each group."""
     numbers, names = np.asarray(values, dtype=np.float64), np.asarray(groups)
-    _check(numbers, names, level, 1)
+    _check(numbers, names, level)
     finite = np.isfinite(numbers)
     n_infinite = int((~finite).sum())
     if not finite.any():
         return Interval(np.inf, None, None, level, 0, 0, n_infinite)
     sums, counts = _group_totals(numbers[finite], names[finite])
     mean = float(sums.sum() / counts.sum())
-    half = NormalDist().inv_cdf((1 + level) / 2) * float(np.sqrt(np.square(sums - mean * counts).sum()) / counts.sum())
-    low, high = (None, None) if len(sums) == 1 else (mean - half, mean + half)
+    low, high = (None, None) if len(sums) == 1 else ends(sums, counts)
     return Interval(mean, low, high, level, int(finite.sum()), len(sums), n_infinite)
 
 
-def _check(values: np.ndarray, groups: np.ndarray, level: float, resamples: int) -> None:
+def _check(values: np.ndarray, groups: np.ndarray, level: float) -> None:
     if values.ndim != 1 or values.shape != groups.shape:
         raise ValueError(f"values {values.shape} and groups {groups.shape} must be two lists of one length")
     if not len(values):
@@ -87,8 +95,6 @@ def _check(values: np.ndarray, groups: np.ndarray, level: float, resamples: int)
         raise ValueError("values hold NaN or -inf, which have no place in a mean")
     if not 0 < level < 1:
         raise ValueError(f"level {level} must lie between 0 and 1, e.g. 0.95")
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; it must be at least 1")
 
 
 def _group_totals(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

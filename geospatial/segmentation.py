@@ -15,7 +15,9 @@ from torch import Tensor
 
 from geospatial.class_masks import IGNORE
 from geospatial.confusion import confusion_matrix, scores
+from geospatial.raster_data import RasterData
 from geospatial.segmentation_head import Labels, SegmentationHead
+from geospatial.validation_probe import refuse_nothing_to_validate
 from mmzoo.errors import InputError
 from mmzoo.training.loss_sums import Count, LossSum, WeightedLoss
 from mmzoo.training.module import ZooModule
@@ -95,7 +97,9 @@ class SegmentationTraining(ZooModule):
     # Validation
 
     def on_fit_start(self) -> None:
-        """Refuses data with other classes than the model's, and a choice by a domain that they do not have."""
+        """Refuses data with other classes than the model's, and a choice by a domain that they do not have, or that
+        has nothing to choose by.
+        """
         table = getattr(self.trainer.datamodule, "table", None)  # pyright: ignore[reportAttributeAccessIssue]
         if table is not None and tuple(table.names) != self.class_names:
             raise InputError(
@@ -107,6 +111,9 @@ class SegmentationTraining(ZooModule):
             raise InputError(
                 "select_by is target, and no source of the data has role: target. Mark one, or select by source"
             )
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(data, RasterData):
+            refuse_nothing_to_validate(data.open_index(), self.select_by)
 
     def on_validation_epoch_start(self) -> None:
         """A fresh start."""

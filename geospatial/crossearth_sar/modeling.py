@@ -129,6 +129,11 @@ class CrossEarthSARModel(ZooModel):
                 values, domain, valid, band="mean" if isinstance(band, str) else band - 1, settings=settings
             )
 
+    def chosen_methods(self) -> dict[str, str]:
+        """How experts are run; see ZooModel."""
+        found = sorted({module.chosen_method() for module in self.modules() if isinstance(module, ExpertLayer)})
+        return {"experts": " and ".join(found)}
+
     def active_parameters(self) -> int:
         """Parameter elements that one token's forward pass touches: all but the experts that it does not use."""
         experts = [module for module in self.modules() if isinstance(module, ExpertLayer)]

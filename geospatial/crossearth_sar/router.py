@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmzoo.ops.expert_ffn import ExpertWeights, expert_ffn
+from mmzoo.ops.expert_ffn import ExpertWeights, chosen_method, expert_ffn
 from mmzoo.ops.expert_routing import Gate, RoutingSums, route, routing_sums
 from mmzoo.ops.expert_table import Method
 
@@ -62,6 +62,10 @@ class ExpertLayer(nn.Module):
         answers = expert_ffn(tokens.flatten(0, 1), routing, self.weights, method=self.method)
         shape = tokens.shape[:2]
         return answers.unflatten(0, shape), routing.choice.unflatten(0, shape), routing_sums(routing)
+
+    def chosen_method(self) -> str:
+        """The way in which the experts are run: what "auto" comes to."""
+        return chosen_method(self.weights, self.method)
 
     def active_parameters(self) -> int:
         """Parameter elements that one token meets: the router and k experts."""

@@ -93,6 +93,10 @@ class CrossEarthSARForSegmentation(ZooModel):
             for name, value in own.items():
                 value.copy_(state[name])
 
+    def chosen_methods(self) -> dict[str, str]:
+        """Those of the encoder."""
+        return self.encoder.chosen_methods()
+
     def flops(self, tokens: int | None = None) -> int:
         """Operations of the encoder on one image of `tokens` patches; the head is not counted."""
         return self.encoder.flops(tokens)

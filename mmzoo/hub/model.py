@@ -48,10 +48,21 @@ def own_memory(model: torch.nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
+def chosen_methods(model: Any) -> dict[str, str]:
+    """`ZooModel.chosen_methods` of a model of the zoo; nothing of any other."""
+    return model.chosen_methods() if isinstance(model, ZooModel) else {}
+
+
 class ZooModel(PreTrainedModel):
     """A model of the zoo. Weights come from safetensors only, and all of them, or loading is refused."""
 
     load_receipt: LoadReceipt | None = None
+
+    def chosen_methods(self) -> dict[str, str]:
+        """{what: the way taken} where the same thing can be computed in several ways and the device or the precision
+        decides, here and under the autocast of the caller. Records name it: two ways agree to rounding only.
+        """
+        return {}
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]

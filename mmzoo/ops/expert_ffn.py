@@ -6,7 +6,7 @@ at speed. Routing: mmzoo.ops.expert_routing; how experts are run: mmzoo.ops.expe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,6 +62,12 @@ def expert_ffn(
     else:
         answers = loop_experts(rows, order.ends, cast, activation)
     return combine(answers, order, None if routing.gates is None else routing.gates.to(dtype))
+
+
+def chosen_method(weights: ExpertWeights, method: Method = "auto") -> Literal["loop", "grouped"]:
+    """How `expert_ffn` runs some tokens through these experts, on their device and under the autocast of the caller."""
+    rows = weights.up.new_empty((1, weights.up.shape[2]), dtype=_dtype(weights.up, weights))
+    return choose_method(rows, weights.up, method)
 
 
 def _dtype(tokens: Tensor, weights: ExpertWeights) -> torch.dtype:

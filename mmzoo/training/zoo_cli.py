@@ -21,6 +21,7 @@ from mmzoo.folder_lock import InUseError, only_writer
 from mmzoo.training import resume_config, run_record
 from mmzoo.training.checkpoint_folder import LAST, TRAINER_FILE, read_seal, resolve_checkpoint, sweep
 from mmzoo.training.checkpoints import FolderCheckpoint, initialise_from, read_data_state, resume
+from mmzoo.training.chosen_methods import MethodsInRecord
 from mmzoo.training.config_check import Section, load_class
 from mmzoo.training.data_module import CONSENT, ShardData
 from mmzoo.training.data_state import DataPosition
@@ -291,6 +292,8 @@ class ZooCLI(LightningCLI):
             data={"index": str(self.datamodule.index_folder), "identity": identity},
             receipts=self.model.receipts,
         )
+        callbacks: list[Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        callbacks.append(MethodsInRecord(record))
         try:
             super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit) as ending:

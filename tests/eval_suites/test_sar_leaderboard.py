@@ -98,6 +98,11 @@ def test_ranks_intervals_and_drops_are_those_of_two_constant_models(measured: Pa
         assert "oa_drop" not in cells["coast", model]
 
 
+def test_the_record_says_how_the_experts_were_run(measured: Path) -> None:
+    record = read_record(measured / "evals" / "dark-0-town" / "record.json")
+    assert record.hardware["computed_with"] == {"experts": "loop"}  # what "auto" comes to on a processor
+
+
 def test_models_are_told_apart_raster_by_raster_and_by_their_intervals(board: dict) -> None:
     for table in board["tables"]:
         columns = {column["name"]: column for column in table["columns"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,13 +16,16 @@ from geospatial.crossearth_sar.training import CrossEarthSARSegmentation, FineTu
 from geospatial.raster_data import RasterData
 from geospatial.raster_sources import RasterSource
 from geospatial.segmentation import class_colours, log_loss
+from geospatial.validation_probe import refuse_nothing_to_validate
 from mmzoo.errors import InputError
 from mmzoo.hub.auto import register_families
 from mmzoo.hub.load import from_pretrained
 from mmzoo.hub.official import export_main
 from mmzoo.hub.save import save_model
 from mmzoo.training.checkpoints import initialise_from
+from mmzoo.training.chosen_methods import MethodsInRecord
 from mmzoo.training.optimizers import OptimizerSettings
+from mmzoo.training.run_record import RunRecord
 
 CLASSES = {0: "land", 1: "water"}
 AMPLITUDE = {"domain": "amplitude", "value_range": [0, 2], "num_hidden_layers": 2, "hidden_size": 32, "mlp_ratio": 2}
@@ -56,7 +61,7 @@ def stage(kind=CrossEarthSARSegmentation, **options):
     return kind(CLASSES, optimizer=OptimizerSettings(lr=3e-3, weight_decay=0.05), **given)
 
 
-def train(module, given, steps: int = 3) -> Trainer:
+def train(module, given, steps: int = 3, **options) -> Trainer:
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -64,7 +69,7 @@ def train(module, given, steps: int = 3) -> Trainer:
         "enable_model_summary": False,
     }
     trainer = Trainer(
-        accelerator="cpu", devices=1, max_steps=steps, num_sanity_val_steps=0, log_every_n_steps=1, **quiet
+        accelerator="cpu", devices=1, max_steps=steps, num_sanity_val_steps=0, log_every_n_steps=1, **quiet, **options
     )
     trainer.fit(module, datamodule=given)
     return trainer
@@ -256,6 +261,40 @@ def test_a_choice_by_what_is_not_there_is_refused_before_training(folder):
     alone = RasterData([source], classes=CLASSES, window=32, global_batch=4, val_fraction=0.3, steps_per_epoch=1)
     with pytest.raises(InputError, match="select_by is target, and no source of the data has role: target"):
         train(stage(select_by="target"), alone)
+
+
+@pytest.mark.parametrize("empty", ["labels", "data", "both but for a corner"])
+def test_a_validation_that_could_say_nothing_is_refused_before_training(folder, raster_at, tmp_path, empty):
+    """Which of two overlaps nowhere: labels left, data right; a single pixel of both in the last tile is enough."""
+    for number in range(3):
+        mask, values = np.zeros((1, 40, 48), np.uint8), np.full((1, 40, 48), 0.3, np.float32)
+        if empty == "labels":
+            mask[:] = IGNORE
+        else:
+            mask[..., 24:], values[..., :24] = IGNORE, np.nan
+        if empty == "both but for a corner" and number == 2:
+            mask[..., -1, -1] = 1
+        raster_at(tmp_path / "images" / f"{number}.tif", values)
+        raster_at(tmp_path / "masks" / f"{number}.tif", mask, None)
+    given = data(folder)
+    given.sources[0] = RasterSource(given.sources[0].images, given.sources[0].masks, "source", split="train")
+    given.sources.append(RasterSource(str(tmp_path / "images"), str(tmp_path / "masks"), "empty", split="val"))
+    if empty == "both but for a corner":
+        refuse_nothing_to_validate(given.open_index(), "source")
+        return
+    with pytest.raises(InputError, match=r"none of the 3 validation rasters of the source domain has a labelled pixel"):
+        train(stage(), given)
+    refuse_nothing_to_validate(given.open_index(), "target")
+
+
+@pytest.mark.parametrize("method", ["auto", "grouped"])
+def test_the_run_record_says_how_the_experts_were_run(folder, tmp_path, method):
+    record = RunRecord(tmp_path, "fit", [], "")
+    record.write()
+    module = stage(overrides={**AMPLITUDE, "expert_method": method})
+    train(module, data(folder), steps=1, callbacks=[MethodsInRecord(record)], limit_val_batches=0)
+    said = json.loads((tmp_path / "run.json").read_text())["computed_with"]
+    assert said == {"experts": {"auto": "loop", "grouped": "grouped"}[method]}
 
 
 def test_log_loss_in_closed_form():

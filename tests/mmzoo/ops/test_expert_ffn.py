@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from mmzoo.ops.expert_ffn import ExpertWeights, expert_ffn, reference
+from mmzoo.ops import expert_ffn as op
+from mmzoo.ops.expert_ffn import ExpertWeights, chosen_method, expert_ffn, reference
 from mmzoo.ops.expert_routing import GATES, Routing, route, routing_sums
 from mmzoo.ops.expert_table import choose_method
 from tests.benchmarks.experts import Case, Size
@@ -214,6 +215,23 @@ def test_the_table_and_its_override():
             choose_method(wrong, torch.zeros(4, 12, 16), "grouped")
     with pytest.raises(ValueError, match="'quick'; it must be one of auto, loop, grouped"):
         choose_method(rows, up, "quick")
+
+
+@pytest.mark.parametrize("method", ["auto", "loop", "grouped"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_way_that_is_said_is_the_way_that_is_taken(monkeypatch, method, autocast):
+    taken = []
+    for name in ("loop", "grouped"):
+        own = getattr(op, f"{name}_experts")
+        monkeypatch.setattr(op, f"{name}_experts", lambda *a, n=name, f=own: (taken.append(n), f(*a))[1])
+    up, down = torch.randn(2, 16, 8), torch.randn(2, 8, 16)
+    weights = ExpertWeights(up, torch.zeros(2, 16), down, torch.zeros(2, 8))
+    with torch.autocast("cpu", enabled=autocast, dtype=torch.bfloat16):
+        said = chosen_method(weights, method)
+        routing = Routing(torch.tensor([[0], [1], [1], [0]]), None, torch.full((4, 2), 0.5))
+        expert_ffn(torch.randn(4, 8), routing, weights, method=method)
+    assert taken == [said]
+    assert said == ("grouped" if method == "grouped" else "loop")
 
 
 def test_the_table_on_cuda(monkeypatch):

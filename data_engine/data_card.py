@@ -80,7 +80,7 @@ def card_page(card: Mapping[str, Any], title: str) -> str:
         lines.append("| " + " | ".join(printable(str(cell)).replace("|", "\\|") for cell in cells) + " |")
     titles = {
         "longer_side_px": "Longer side of the first image or raster, px",
-        "text_characters": "Text of a sample, characters",
+        "text_characters": "Text of a sample, characters, with <image> placeholders",
         "images_per_sample": "Images of a sample",
         "regions_per_sample": "Objects of a sample",
         "labels": f"Objects by label ({card['label_count']} labels, the first {LABELS_SHOWN})",

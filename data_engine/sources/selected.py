@@ -18,8 +18,8 @@ VALUES_SHOWN = 5
 class SelectedSource(Source):
     """`where`: {field of the row that goes to `meta`: its value, or a list of values}; all must hold.
 
-    Keys are those of the whole source, so a row has the same number in every selection. InputError: a row without such
-    a field, and rows none of which is selected.
+    A row without such a field is not selected. Keys are those of the whole source: a row has the same number in every
+    selection. InputError: a field that no row has, or rows none of which is selected.
     """
 
     whole: Source
@@ -28,24 +28,29 @@ class SelectedSource(Source):
     def samples(self) -> Iterator[StoredSample]:
         """See Source."""
         seen: dict[str, Counter[str]] = {name: Counter() for name in self.where}
-        selected = 0
+        fields: set[str] = set()
+        read = selected = 0
         for sample in self.whole.samples():
-            for name in self.where:
-                if name not in sample.meta:
-                    raise InputError(
-                        f"source {self.name}, {sample.origin}: no {name!r}, which `where` asks for."
-                        f"{suggestion(name, sample.meta)}"
-                    )
+            read += 1
+            fields.update(sample.meta)
+            for name in self.where.keys() & sample.meta.keys():
                 seen[name][str(sample.meta[name])] += 1
-            if all(sample.meta[name] in _listed(wanted) for name, wanted in self.where.items()):
+            if all(name in sample.meta and sample.meta[name] in _listed(each) for name, each in self.where.items()):
                 selected += 1
                 yield sample
-        if not selected and any(seen.values()):
-            held = "; ".join(
-                f"{name}: {', '.join(value for value, _ in counts.most_common(VALUES_SHOWN))}"
-                for name, counts in seen.items()
-            )
-            raise InputError(f"source {self.name}: `where` selects no row. The most frequent values are {held}")
+        if read and not selected:
+            raise self._nothing(seen, fields)
+
+    def _nothing(self, seen: Mapping[str, Counter[str]], fields: set[str]) -> InputError:
+        for name, counts in seen.items():
+            if not counts:
+                hint = suggestion(name, sorted(fields))
+                return InputError(f"source {self.name}: `where` asks for {name!r}, which no row has.{hint}")
+        held = "; ".join(
+            f"{name}: {', '.join(value for value, _ in counts.most_common(VALUES_SHOWN))}"
+            for name, counts in seen.items()
+        )
+        return InputError(f"source {self.name}: `where` selects no row. The most frequent values are {held}")
 
 
 def _listed(wanted: Any) -> list[Any]:

@@ -30,6 +30,16 @@ def entry(tmp_path):
     return make
 
 
+def test_a_row_without_the_field_is_not_selected(tmp_path, entry):
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    del rows[1]["split"]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert levels(tmp_path, entry("notes", where={"split": "val"}, split="val")) == {"val": [4]}
+    (tmp_path / "rows.json").write_text(json.dumps([{"conversations": [{"from": "human", "value": "?"}]}]))
+    with pytest.raises(InputError, match="'split', which no row has"):
+        levels(tmp_path, entry("bare", where={"split": "val"}))
+
+
 def levels(tmp_path, *entries):
     """{split: levels} of a build."""
     build_records(parse_config({"output": str(tmp_path / "out"), "sources": list(entries)}, "c.yaml"))
@@ -60,7 +70,7 @@ def test_a_row_keeps_its_number(entry):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"splitt": "val"}, r"no 'splitt', which `where` asks for. Did you mean 'split'\?"),
+        ({"splitt": "val"}, r"`where` asks for 'splitt', which no row has. Did you mean 'split'\?"),
         ({"split": "test"}, "`where` selects no row. The most frequent values are split: train, val"),
         ("val", "where: 'val' is a str, dict is due"),
     ],

@@ -74,7 +74,8 @@ def _lint_shard(
     codes = codes_field(content, found)
     starts: list[int] = []
     last = ""
-    for group in read_groups(tar, found, resync):
+    listed = max(_indexed_starts(tar, content), default=0) if resync and content else 0
+    for group in read_groups(tar, found, resync, listed):
         starts.append(group.offset)
         faults = list(_name_faults(tar.name, group))
         digest = hashlib.sha256(group.key.encode("utf-8", "surrogateescape")).digest()[:8]
@@ -121,8 +122,8 @@ def _lint_identity(tar: Path, content: dict[str, Any] | None) -> Generator[Findi
 
 def _indexed_starts(tar: Path, content: dict[str, Any]) -> list[int]:
     """Byte offset of the first member of each sample of a shard, as the index has it."""
-    number = [shard["name"] for shard in content["shards"]].index(tar.name)
     try:
+        number = [shard["name"] for shard in content["shards"]].index(tar.name)
         columns = [
             np.load(tar.parent / INDEX_FOLDER / f"{name}.npy", allow_pickle=False) for name in ("shard", "offset")
         ]

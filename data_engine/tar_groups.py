@@ -53,13 +53,14 @@ class Group:
     members: list[Member] = field(default_factory=list)
 
 
-def read_groups(tar: Path, found: list[Finding], resync: bool = False) -> Iterator[Group]:
+def read_groups(tar: Path, found: list[Finding], resync: bool = False, listed: int = 0) -> Iterator[Group]:
     """The groups of a tar. What is wrong with the tar itself goes to `found`, and so do members that are no files.
 
-    `resync`: behind a damage go on at the next block that is a sound header.
+    `resync`: behind a damage go on at the next block that is a sound header. Behind an end marker nothing counts,
+    unless it stands before `listed`, the last offset where an index lists a sample: then it is a damage, too.
     """
     group: Group | None = None
-    for info, data in _members(tar, found, resync):
+    for info, data in _members(tar, found, resync, listed):
         folder, _, base = info.name.rpartition("/")
         stem, _, extension = base.partition(".")
         key = f"{folder}/{stem}" if folder else stem
@@ -77,21 +78,21 @@ def read_groups(tar: Path, found: list[Finding], resync: bool = False) -> Iterat
         yield group
 
 
-def _members(tar: Path, found: list[Finding], resync: bool) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _members(tar: Path, found: list[Finding], resync: bool, listed: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     start: int | None = 0
     while start is not None:
-        then = "read on at the next" if resync else "what follows is lost"
-        end = yield from _sound_members(tar, start, found, then)
+        end, damage = yield from _sound_members(tar, start)
+        if damage is None and resync and end < listed:
+            damage = "damaged tar: an end marker before samples that the index lists"
+        if damage is None:
+            return
+        then = "; read on at the next header" if resync else ", what follows is lost"
+        found.append(Finding(tar.name, None, end, damage + (then if damage.startswith("damaged") else "")))
         start = _next_header(tar, end + BLOCK) if resync else None
 
 
-def _sound_members(
-    tar: Path, start: int, found: list[Finding], then: str
-) -> Generator[tuple[tarfile.TarInfo, bytes], None, int]:
-    """Every member from `start` on with its bytes, up to the end marker or a damage, which is named; returns where.
-
-    `then`: what happens behind a damage, for people.
-    """
+def _sound_members(tar: Path, start: int) -> Generator[tuple[tarfile.TarInfo, bytes], None, tuple[int, str | None]]:
+    """Every member from `start` on with its bytes, up to the end marker or a damage; returns where, and which."""
     end = start
     try:
         with tar.open("rb") as file:
@@ -103,16 +104,13 @@ def _sound_members(
                     yield info, stream.read() if stream else b""
                     end = info.offset_data + -(-info.size // BLOCK) * BLOCK * info.isreg()
     except (tarfile.TarError, OSError, EOFError, ValueError) as fault:
-        found.append(Finding(tar.name, None, end, f"truncated or damaged tar: {fault}"))
-        return end
+        return end, f"truncated or damaged tar: {fault}"
     with tar.open("rb") as file:
         file.seek(end)
         tail = file.read(2 * BLOCK)
     if len(tail) < 2 * BLOCK:
-        found.append(Finding(tar.name, None, end, "truncated tar: the end marker is missing"))
-    elif any(tail):
-        found.append(Finding(tar.name, None, end, f"damaged tar: no member header here, {then}"))
-    return end
+        return end, "truncated tar: the end marker is missing"
+    return end, "damaged tar: no member header here" if any(tail) else None
 
 
 def _next_header(tar: Path, offset: int) -> int | None:

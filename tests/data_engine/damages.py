@@ -69,6 +69,25 @@ def flip_header(folder: Path, number: int) -> None:
     flip(folder, members(folder)[number][0].offset + 5)
 
 
+def zeros_over_a_header(folder: Path) -> None:
+    """As a bad sector reads, and to a reader of tars the end marker."""
+    data = bytearray((folder / TAR).read_bytes())
+    entries = members(folder)
+    start = next(info.offset for info, _ in entries if key(info) != key(entries[0][0]))
+    data[start : start + 1024] = bytes(1024)
+    (folder / TAR).write_bytes(data)
+
+
+def stale_tar() -> bytes:
+    """What was in the file before something shorter was written over it."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        info = tarfile.TarInfo("zz-stale.json")
+        info.size = len(data := pack_record(StoredSample("zz", "s", text="stale")).members["json"][1])
+        archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
 def without(folder: Path, suffix: tuple[str, ...]) -> None:
     entries = members(folder)
     del entries[first(entries, suffix)]
@@ -180,6 +199,8 @@ def damages(bomb: bytes) -> dict[str, Damage]:
         "truncated to nothing but the first": Damage(cut_behind_the_first, 3, 1),
         "header damaged in the middle": Damage(lambda folder: flip_header(folder, 3), 1),
         "first header damaged": Damage(lambda folder: flip_header(folder, 0), 1),
+        "header and more filled with zeros": Damage(zeros_over_a_header, 1),
+        "another tar behind the end": Damage(lambda f: (f / TAR).write_bytes((f / TAR).read_bytes() + stale_tar())),
         "flipped bytes in an image": Damage(lambda f: change_image(f, lambda data: data[:-40] + bytes(40)), 1),
         "zero-length member": Damage(lambda f: change_image(f, lambda data: b""), 1),
         "image missing": Damage(lambda f: without(f, (".jpg", ".png")), 1),

@@ -33,7 +33,8 @@ class PackLayout:
     `rows`: B; `width`: tokens of a padded row. `row`, `column`: int64 (T,), where a token stands in the padded form;
     `sample`: int64 (T,), its sample, 0 to S - 1; `position_ids`: int64 (T,), its place in that sample, from 0.
     `cu_seqlens`: int32 (S + 1,), where samples begin and end in the flat form; `max_seqlen`: tokens of the longest.
-    `sample_row`, `sample_column`: int64 (S,), where samples begin in the padded form.
+    `sample_row`, `sample_column`: int64 (S,), where samples begin in the padded form. `lengths`: tokens of each sample;
+    `last`: int64, where those that have any end in the flat form.
     """
 
     rows: int
@@ -46,6 +47,8 @@ class PackLayout:
     max_seqlen: int
     sample_row: Tensor
     sample_column: Tensor
+    lengths: tuple[int, ...]
+    last: Tensor
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], tokens: str, width: int | None = None) -> PackLayout:
@@ -84,6 +87,8 @@ class PackLayout:
             max_seqlen=max(lengths, default=0),
             sample_row=of_sample,
             sample_column=sample_column,
+            lengths=tuple(lengths),
+            last=ends[sizes > 0] - 1,
         )
         return placed.to(device)
 
@@ -99,9 +104,9 @@ class PackLayout:
         """
         if not values:
             return torch.full((0,), like, device=self.row.device)
-        lengths = [len(of_sample) for of_sample in values]
-        if lengths != self._lengths():
-            raise ValueError(f"values of lengths {lengths} do not go with tokens of {self._lengths()}")
+        lengths = tuple(len(of_sample) for of_sample in values)
+        if lengths != self.lengths:
+            raise ValueError(f"values of lengths {lengths} do not go with tokens of {self.lengths}")
         return torch.cat(list(values))
 
     def padded(self, values: Tensor | Sequence[Tensor], fill: float) -> Tensor:
@@ -117,7 +122,7 @@ class PackLayout:
 
     def per_sample(self, flat: Tensor) -> list[Tensor]:
         """Flat values cut into one tensor a sample."""
-        return list(flat.split(self._lengths()))
+        return list(flat.split(self.lengths))
 
     def samples(self) -> Tensor:
         """int64 (B, width): the sample of each place of the padded form, -1 where no token is."""
@@ -146,25 +151,26 @@ class PackLayout:
         """What each token is to predict: the label of the next token of its sample, IGNORE at the end; int64 (T,)."""
         flat = self.flat(labels, IGNORE)
         moved = torch.cat([flat[1:], flat[:1]])
-        ends = self.cu_seqlens[1:].to(torch.int64) - 1
-        moved[ends[self.cu_seqlens.diff() > 0]] = IGNORE
+        moved[self.last] = IGNORE
         return moved
 
     def spans(self, spans: Sequence[Tensor]) -> Tensor:
         """Spans in the tokens of each sample, (K, 2), from and to (excluded), such as those of images, in the rows.
 
-        int64 (all K, 3): row, from, to. ValueError: a span that does not lie in its sample.
+        int64 (all K, 3): row, from, to. ValueError: a span that does not lie in its sample, other samples.
         """
-        found = [torch.zeros(0, 3, dtype=torch.int64, device=self.row.device)]
-        for number, (own, length) in enumerate(zip(spans, self._lengths(), strict=True)):
-            if len(own) and not bool(((own[:, 0] >= 0) & (own[:, 0] < own[:, 1]) & (own[:, 1] <= length)).all()):
-                raise ValueError(f"spans {own.tolist()} do not lie in a sample of {length} tokens")
-            columns = own.reshape(-1, 2) + self.sample_column[number]
-            found.append(torch.cat([self.sample_row[number].expand(len(own), 1), columns], dim=1))
-        return torch.cat(found)
-
-    def _lengths(self) -> list[int]:
-        return self.cu_seqlens.diff().tolist()
+        if len(spans) != len(self.lengths):
+            raise ValueError(f"spans of {len(spans)} samples do not go with {len(self.lengths)}")
+        of_sample = torch.repeat_interleave(torch.tensor([len(own) for own in spans], dtype=torch.int64))
+        joined = torch.cat([torch.zeros(0, 2, dtype=torch.int64), *(own.reshape(-1, 2).cpu() for own in spans)])
+        sizes = torch.tensor(self.lengths, dtype=torch.int64)[of_sample]
+        inside = (joined[:, 0] >= 0) & (joined[:, 0] < joined[:, 1]) & (joined[:, 1] <= sizes)
+        if not inside.all():
+            wrong = int((~inside).nonzero()[0])
+            raise ValueError(f"span {joined[wrong].tolist()} does not lie in a sample of {int(sizes[wrong])} tokens")
+        joined, of_sample = joined.to(self.row.device), of_sample.to(self.row.device)
+        columns = joined + self.sample_column[of_sample, None]
+        return torch.cat([self.sample_row[of_sample, None], columns], dim=1)
 
 
 def _keep_to_the_plan(batch: Mapping[str, Any], lengths: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from data_engine.mixture_grammar import AMOUNTS, written_part
 from mmzoo.errors import InputError, suggestion
-from mmzoo.training.config_check import Flag, load_class, members, parameters_of, read_flags
+from mmzoo.training.config_check import load_class, members, parameters_of, read_flags
 from mmzoo.training.config_files import empty, entry, text_of
 
 NULL, TEXT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:str"
@@ -31,15 +31,14 @@ def with_mapping_flags(config: MappingNode, whole: MappingNode, flags: list[str]
     for flag in read_flags(flags):
         below = flag.path[2:] if flag.path[1:2] == ["init_args"] else []
         # One that sets the whole option, too: jsonargparse would come last with it, whatever the order of the flags.
-        if below and below[0] in options.get(flag.path[0], ()) and _is_plain(flag):
+        adds = flag.words[0].partition("=")[0].endswith("+")
+        if below and below[0] in options.get(flag.path[0], ()) and not adds:
+            if flag.leaf is None:
+                raise InputError(f"{flag.words[0]} needs a value in YAML. Give one, or null")
             config = _set(config, flag.path, flag.leaf, "")  # pyright: ignore[reportAssignmentType]
         else:
             rest += flag.words
     return config, rest
-
-
-def _is_plain(flag: Flag) -> bool:
-    return flag.leaf is not None and not flag.words[0].partition("=")[0].endswith("+")
 
 
 def _mapping_options(whole: MappingNode, section: str) -> set[str]:

@@ -84,11 +84,13 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="a pack has 3 tokens, its row 2"):
         PackLayout.of(batch, "ids", width=2)
     layout = PackLayout.of(batch, "ids")
-    with pytest.raises(ValueError, match=r"values of lengths \[1, 2, 3\] do not go with tokens of \[2, 1, 3\]"):
+    with pytest.raises(ValueError, match=r"values of lengths \(1, 2, 3\) do not go with tokens of \(2, 1, 3\)"):
         layout.flat([batch["ids"][number] for number in (1, 0, 2)])
     for wrong in ([[0, 3]], [[1, 1]], [[-1, 1]]):
-        with pytest.raises(ValueError, match="do not lie in a sample of 2 tokens"):
+        with pytest.raises(ValueError, match="does not lie in a sample of 2 tokens"):
             layout.spans([torch.tensor(wrong), *[torch.zeros(0, 2, dtype=torch.int64)] * 2])
+    with pytest.raises(ValueError, match="spans of 1 samples do not go with 3"):
+        layout.spans([torch.zeros(0, 2, dtype=torch.int64)])
     batch["lengths"][1] = 0
     with pytest.raises(InputError, match="s/1@0: the transform made 1 tokens, planned were 0"):
         PackLayout.of(batch, "ids")

@@ -83,6 +83,7 @@ def test_the_order_of_flags_holds_and_an_option_that_was_null_begins(after):
             r"'runs/photos', .* --data.init_args.mixture.parts.photos.weight$",
         ),
         (["--data.mixture.parts.photo.weight", "2"], "no 'photo' in the list data.init_args.mixture.parts.*'photos'"),
+        (["--data.mixture.sources.photos="], "--data.mixture.sources.photos= needs a value in YAML"),
         (["--data.mixture", "mix.yaml", "--data.mixture.sources.a", "b"], "is 'mix.yaml', .* Change what it names"),
     ],
 )

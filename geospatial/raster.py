@@ -150,23 +150,30 @@ class Raster:
     def read(self, window: Window | None = None) -> Pixels:
         """The pixels of a window (default: all). InputError: the window leaves the raster, or the file is damaged."""
         window = window or self.whole
+        size = window.height, window.width
+        self._checked(window)
+        pixels = Pixels(np.empty((len(self.bands), *size), np.float32), np.empty(size, bool))
+        self.read_into(window, pixels)
+        return pixels
+
+    def read_into(self, window: Window, into: Pixels) -> None:
+        """`read` into arrays that are there already, which may be parts of larger ones."""
         area = self._checked(window)
         bands = list(self.bands)
+        plain = {self._file.dtypes[band - 1] for band in bands} == {"float32"} and not self.is_scaled
         with rasterio_faults(self.path):
-            stored = self._file.read(bands, window=area)
+            stored = self._file.read(bands, window=area, out=into.values if plain else None)
             masks = self._file.read_masks(bands, window=area) if self._has_masks else None
-        plain = stored.dtype == np.float32 and not self.is_scaled
-        valid = np.isfinite(stored).all(0)
+        np.isfinite(stored).all(0, out=into.valid)
         if masks is not None:
-            valid &= (masks != 0).all(0)
+            into.valid[:] &= (masks != 0).all(0)
         elif isinstance(self.settings.nodata, int | float) and not math.isnan(self.settings.nodata):
-            valid &= (stored != self.settings.nodata).all(0)
-        values = self._in_domain(stored)
+            into.valid[:] &= (stored != self.settings.nodata).all(0)
         if not plain:
-            valid &= np.isfinite(values).all(0)  # float64 reaches further than float32
-        if not valid.all():
-            values[:, ~valid] = 0  # NaN would spread through the first convolution
-        return Pixels(values, valid)
+            into.values[:] = self._in_domain(stored)
+            into.valid[:] &= np.isfinite(into.values).all(0)  # float64 reaches further than float32
+        if not into.valid.all():
+            into.values[:, ~into.valid] = 0  # NaN would spread through the first convolution
 
     @property
     def _has_masks(self) -> bool:

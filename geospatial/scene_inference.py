@@ -54,10 +54,9 @@ def stream(plan: ScenePlan, reader: BandReader, model: TileModel, batch: int, do
     first = plan.first_needed(done)
     sums = RowAccumulator(plan, model.channels, model.device)
     starts, height = plan.rows.starts, plan.rows.length
-    reader.start_at(starts[first])
+    places = [(start, min(start + plan.crop, height)) for start in starts]
     for row in range(first, len(starts)):
-        then = min(starts[row + 1] + plan.crop, height) if row + 1 < len(starts) else None
-        pixels = reader.rows(starts[row], min(starts[row] + plan.crop, height), then)
+        pixels = reader.rows(*places[row], places[row + 1] if row + 1 < len(starts) else None)
         _add_row(plan, row, pixels, model, sums, batch)
         values, valid = sums.take(row), pixels.valid[: plan.finished(row) - starts[row]]
         skipped = max(0, done - starts[row])
@@ -70,7 +69,7 @@ def stream(plan: ScenePlan, reader: BandReader, model: TileModel, batch: int, do
 def _add_row(plan: ScenePlan, row: int, pixels: Pixels, model: TileModel, sums: RowAccumulator, batch: int) -> None:
     # A tile without any data says nothing of a pixel that has some.
     starts, crop = plan.columns.starts, plan.crop
-    known = pixels.valid.any(0)
+    known = np.asarray(pixels.valid.any(0))
     columns = [n for n, left in enumerate(starts) if known[left : left + crop].any()]
     for first in range(0, len(columns), batch):
         chosen = columns[first : first + batch]

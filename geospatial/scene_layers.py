@@ -14,7 +14,7 @@ from mmzoo.errors import InputError
 
 #: Values of what `percent` gives are 0 to 100; this one has no data.
 PERCENT_NODATA = 255
-IN_CACHE = 2**17  #: pixels of float32 that a core holds near itself
+IN_CACHE = 2**18  #: pixels of float32 that a core holds near itself
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Layer:
     nodata: float
     resampling: str
     encode: Callable[[Tensor], Tensor]
+
+    @property
+    def is_mode(self) -> bool:
+        """Whether its overviews are the most frequent classes."""
+        return self.resampling == "mode"
 
     def rows(self, values: Tensor, valid: np.ndarray) -> np.ndarray:
         """(n, bands, W) of `dtype`, as rows lie in the working file; `valid` bool (n, W)."""
@@ -79,15 +84,16 @@ def descriptors_layer(first: int, names: Sequence[str]) -> Layer:
 
 
 def first_largest(values: Tensor) -> Tensor:
-    """Number (n, W), uint8, of the first largest of up to 256 channels (K, n, W): `argmax`, ten times faster on a CPU,
-    where that walks along the channels of each pixel. Where there is NaN, any.
+    """Number (n, W), uint8, of the first largest of up to 256 channels (K, n, W): `argmax`, many times faster on a
+    CPU, where that walks along the channels of each pixel. Where there is NaN, any.
     """
     number = torch.zeros(values.shape[1:], dtype=torch.uint8, device=values.device)
     rows = max(1, IN_CACHE // max(1, number.shape[1])) if values.device.type == "cpu" else len(number)
     for part, found in zip(values.split(rows, 1), number.split(rows), strict=True):
         best = part[0]
         for channel in range(1, len(part)):
-            found.masked_fill_(part[channel] > best, channel)
+            larger = (part[channel] > best).view(torch.uint8)
+            found ^= (found ^ channel) & -larger  # masked_fill_ in bits: no branch for each pixel
             if channel + 1 < len(part):
                 best = torch.maximum(best, part[channel])
     return number

@@ -25,7 +25,8 @@ from rasterio.windows import Window
 
 from geospatial.raster import RasterSettings
 from geospatial.scene_layers import classes_layer
-from geospatial.scene_segmentation import SegmentSettings, segment_scene
+from geospatial.scene_making import SegmentSettings
+from geospatial.scene_segmentation import segment_scene
 from geospatial.scene_tiles import Blend
 from tests.benchmarks.peers.scene_loops import plain_windows, torchgeo_windows, whole_scene_map
 from tests.benchmarks.record import Comparison

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -21,12 +21,12 @@ from rasterio.shutil import copy
 from rasterio.windows import Window as RasterioWindow
 
 from geospatial.class_masks import IGNORE
+from geospatial.gdal_writing import gdal_writes_named
 from geospatial.scene_layers import Layer
 from geospatial.scene_overviews import ModeOverviews
 from geospatial.scene_place import Place
 from geospatial.scene_work import SceneWork
-from mmzoo.durable_files import NoSpaceError, flush, refused_writes_named, write_text
-from mmzoo.errors import InputError
+from mmzoo.durable_files import flush, refused_writes_named, write_text
 
 BLOCK = 512
 #: Colours (R, G, B) of the first classes, to be told apart also by those who see few colours (Okabe and Ito, 2008);
@@ -61,20 +61,15 @@ def write_map(
     """
     plain, cog = work.folder / f"{layer.name}.tif", work.folder / f"{layer.name}.cog.tif"
     options = {"compress": "deflate", "blocksize": BLOCK, "bigtiff": "if_safer", "num_threads": "all_cpus"}
-    with refused_writes_named(target), warnings.catch_warnings():
+    with refused_writes_named(target), _removed(work.folder, layer), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
+        with gdal_writes_named(target):
             smaller = _write_plain(plain, work, layer, place, tags, names)
             # Overviews that are there already are taken.
             copy(plain, cog, driver="COG", overview_resampling=layer.resampling, **options)
             _compare(cog, work, layer)
             if smaller is not None:
                 smaller.compare(cog)
-        except (RasterioError, OSError) as fault:
-            _refuse(target, fault)
-        finally:
-            for path in (plain, *plain.parent.glob(f"{plain.name}.ovr*")):
-                path.unlink(missing_ok=True)
         flush(cog)
         if layer.name == "classes":
             write_text(target.with_name(f"{target.name}.aux.xml"), category_names(names))
@@ -82,12 +77,15 @@ def write_map(
         flush(target.parent)
 
 
-def _refuse(target: Path, fault: Exception) -> None:
-    if isinstance(fault, OSError) and fault.errno is not None and not isinstance(fault, RasterioError):
-        raise fault
-    text = " ".join(str(fault).split())
-    kind = NoSpaceError if "space" in text.lower() else InputError
-    raise kind(f"{target} cannot be written ({text}). Free space, or choose a writable folder") from None
+@contextmanager
+def _removed(folder: Path, layer: Layer) -> Iterator[None]:
+    """Leaves nothing but the rows, which the next run goes on from."""
+    try:
+        yield
+    finally:
+        for pattern in ("tif*", "cog.tif*"):
+            for path in folder.glob(f"{layer.name}.{pattern}"):
+                path.unlink(missing_ok=True)
 
 
 def _write_plain(

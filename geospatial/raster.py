@@ -150,29 +150,52 @@ class Raster:
     def read(self, window: Window | None = None) -> Pixels:
         """The pixels of a window (default: all). InputError: the window leaves the raster, or the file is damaged."""
         window = window or self.whole
+        size = window.height, window.width
+        self._checked(window)
+        pixels = Pixels(np.empty((len(self.bands), *size), np.float32), np.empty(size, bool))
+        self.read_into(window, pixels)
+        return pixels
+
+    def read_into(self, window: Window, into: Pixels) -> None:
+        """`read` into arrays that are there already, which may be parts of larger ones."""
         area = self._checked(window)
         bands = list(self.bands)
+        plain = {self._file.dtypes[band - 1] for band in bands} == {"float32"} and not self.is_scaled
         with rasterio_faults(self.path):
-            stored = self._file.read(bands, window=area)
+            stored = self._file.read(bands, window=area, out=into.values if plain else None)
             masks = self._file.read_masks(bands, window=area) if self._has_masks else None
-        plain = stored.dtype == np.float32 and not self.is_scaled
-        valid = np.isfinite(stored).all(0)
+        np.isfinite(stored).all(0, out=into.valid)
+        nodata = self._exact_nodata if self.settings.nodata == "file" else self.settings.nodata
         if masks is not None:
-            valid &= (masks != 0).all(0)
-        elif isinstance(self.settings.nodata, int | float) and not math.isnan(self.settings.nodata):
-            valid &= (stored != self.settings.nodata).all(0)
-        values = self._in_domain(stored)
+            into.valid[:] &= (masks != 0).all(0)
+        elif nodata is not None and not math.isnan(nodata):
+            into.valid[:] &= (stored != nodata).all(0)
         if not plain:
-            valid &= np.isfinite(values).all(0)  # float64 reaches further than float32
-        if not valid.all():
-            values[:, ~valid] = 0  # NaN would spread through the first convolution
-        return Pixels(values, valid)
+            into.values[:] = self._in_domain(stored)
+            into.valid[:] &= np.isfinite(into.values).all(0)  # float64 reaches further than float32
+        if not into.valid.all():
+            into.values[:, ~into.valid] = 0  # NaN would spread through the first convolution
 
     @property
     def _has_masks(self) -> bool:
         """Whether the file is to be believed, and says of any pixel that it has no data: masks cost a second read."""
         flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
-        return self.settings.nodata == "file" and any(MaskFlags.all_valid not in of_band for of_band in flags)
+        said = self.settings.nodata == "file" and any(MaskFlags.all_valid not in of_band for of_band in flags)
+        return said and self._exact_nodata is None
+
+    @property
+    def _exact_nodata(self) -> float | None:
+        """The nodata value, where it says all that masks would: of integers that float64 holds, or NaN. Of others GDAL
+        takes what is near for equal.
+        """
+        only_values = all(self._file.mask_flag_enums[band - 1] == [MaskFlags.nodata] for band in self.bands)
+        values = {str(self._file.nodatavals[band - 1]) for band in self.bands}
+        if not only_values or len(values) > 1:
+            return None
+        value = float(values.pop())
+        kinds = [np.dtype(_numpy_name(self._file.dtypes[band - 1])) for band in self.bands]
+        whole = all(kind.kind in "iu" and kind.itemsize <= 4 for kind in kinds) and value.is_integer()
+        return value if whole or math.isnan(value) else None
 
     def _in_domain(self, stored: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 becomes infinite, and so invalid

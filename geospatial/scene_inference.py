@@ -30,13 +30,16 @@ class TileModel(Protocol):
 
     def predict(self, values: Tensor, valid: Tensor) -> Tensor:
         """Raster values float32 (B, C, crop, crop), 0 where not `valid` bool (B, crop, crop), both on the CPU ->
-        float32 (B, channels, crop, crop) on `device`.
+        float32 (B, channels, crop, crop) on `device`. Neighbours share the memory of what they both see: not to be
+        written to, nor to be kept.
         """
         ...
 
 
 class Band(NamedTuple):
-    """Finished rows: `top` (px), `values` float32 (channels, n, W) on the model's device, `valid` bool (n, W)."""
+    """Finished rows: `top` (px), `values` float32 (channels, n, W) on the model's device, `valid` bool (n, W); views
+    that the next band changes.
+    """
 
     top: int
     values: Tensor
@@ -51,15 +54,14 @@ def stream(plan: ScenePlan, reader: BandReader, model: TileModel, batch: int, do
     first = plan.first_needed(done)
     sums = RowAccumulator(plan, model.channels, model.device)
     starts, height = plan.rows.starts, plan.rows.length
-    reader.start_at(starts[first])
+    places = [(start, min(start + plan.crop, height)) for start in starts]
     for row in range(first, len(starts)):
-        then = min(starts[row + 1] + plan.crop, height) if row + 1 < len(starts) else None
-        pixels = reader.rows(starts[row], min(starts[row] + plan.crop, height), then)
+        pixels = reader.rows(*places[row], places[row + 1] if row + 1 < len(starts) else None)
         _add_row(plan, row, pixels, model, sums, batch)
         values, valid = sums.take(row), pixels.valid[: plan.finished(row) - starts[row]]
         skipped = max(0, done - starts[row])
         if skipped < len(valid):
-            band = Band(starts[row] + skipped, values[:, skipped:], valid[skipped:].copy())
+            band = Band(starts[row] + skipped, values[:, skipped:], valid[skipped:])
             refuse_not_finite(band)
             yield band
 
@@ -67,7 +69,8 @@ def stream(plan: ScenePlan, reader: BandReader, model: TileModel, batch: int, do
 def _add_row(plan: ScenePlan, row: int, pixels: Pixels, model: TileModel, sums: RowAccumulator, batch: int) -> None:
     # A tile without any data says nothing of a pixel that has some.
     starts, crop = plan.columns.starts, plan.crop
-    columns = [n for n, left in enumerate(starts) if pixels.valid[:, left : left + crop].any()]
+    known = np.asarray(pixels.valid.any(0))
+    columns = [n for n, left in enumerate(starts) if known[left : left + crop].any()]
     for first in range(0, len(columns), batch):
         chosen = columns[first : first + batch]
         values, valid = tile_batch(pixels, [starts[column] for column in chosen], crop)
@@ -77,12 +80,22 @@ def _add_row(plan: ScenePlan, row: int, pixels: Pixels, model: TileModel, sums: 
 
 def tile_batch(pixels: Pixels, lefts: Sequence[int], crop: int) -> tuple[Tensor, Tensor]:
     """Tiles (B, C, crop, crop) that begin at columns `lefts` of a band, and their valid pixels (B, crop, crop); what is
-    beyond the band is not valid.
+    beyond the band is not valid. Views of the band where their distances are equal and it holds them all.
     """
-    bands, height, width = pixels.values.shape
+    height, width = pixels.valid.shape
+    known, mask = torch.from_numpy(pixels.values), torch.from_numpy(pixels.valid)
+    steps = set(np.diff(lefts).tolist())
+    if len(steps) <= 1 and height == crop and lefts[-1] + crop <= width:
+        part, step = slice(lefts[0], lefts[-1] + crop), max(steps, default=1)
+        tiles = known[..., part].unfold(-1, crop, step), mask[..., part].unfold(-1, crop, step)
+        return tiles[0].permute(2, 0, 1, 3), tiles[1].transpose(0, 1)
+    return _copied_tiles(known, mask, lefts, crop)
+
+
+def _copied_tiles(known: Tensor, mask: Tensor, lefts: Sequence[int], crop: int) -> tuple[Tensor, Tensor]:
+    bands, height, width = known.shape
     values = torch.zeros((len(lefts), bands, crop, crop))
     valid = torch.zeros((len(lefts), crop, crop), dtype=torch.bool)
-    known, mask = torch.from_numpy(pixels.values), torch.from_numpy(pixels.valid)
     for number, left in enumerate(lefts):
         right = min(left + crop, width)
         values[number, :, :height, : right - left] = known[:, :, left:right]

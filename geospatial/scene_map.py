@@ -7,7 +7,8 @@ is read back and compared before it takes its place.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -19,11 +20,13 @@ from rasterio.io import DatasetWriter
 from rasterio.shutil import copy
 from rasterio.windows import Window as RasterioWindow
 
+from geospatial.class_masks import IGNORE
+from geospatial.gdal_writing import gdal_writes_named
 from geospatial.scene_layers import Layer
+from geospatial.scene_overviews import ModeOverviews
 from geospatial.scene_place import Place
 from geospatial.scene_work import SceneWork
-from mmzoo.durable_files import NoSpaceError, flush, refused_writes_named, write_text
-from mmzoo.errors import InputError
+from mmzoo.durable_files import flush, refused_writes_named, write_text
 
 BLOCK = 512
 #: Colours (R, G, B) of the first classes, to be told apart also by those who see few colours (Okabe and Ito, 2008);
@@ -58,16 +61,15 @@ def write_map(
     """
     plain, cog = work.folder / f"{layer.name}.tif", work.folder / f"{layer.name}.cog.tif"
     options = {"compress": "deflate", "blocksize": BLOCK, "bigtiff": "if_safer", "num_threads": "all_cpus"}
-    with refused_writes_named(target), warnings.catch_warnings():
+    with refused_writes_named(target), _removed(work.folder, layer), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            _write_plain(plain, work, layer, place, tags, names)
+        with gdal_writes_named(target):
+            smaller = _write_plain(plain, work, layer, place, tags, names)
+            # Overviews that are there already are taken.
             copy(plain, cog, driver="COG", overview_resampling=layer.resampling, **options)
             _compare(cog, work, layer)
-        except (RasterioError, OSError) as fault:
-            _refuse(target, fault)
-        finally:
-            plain.unlink(missing_ok=True)
+            if smaller is not None:
+                smaller.compare(cog)
         flush(cog)
         if layer.name == "classes":
             write_text(target.with_name(f"{target.name}.aux.xml"), category_names(names))
@@ -75,26 +77,38 @@ def write_map(
         flush(target.parent)
 
 
-def _refuse(target: Path, fault: Exception) -> None:
-    if isinstance(fault, OSError) and fault.errno is not None and not isinstance(fault, RasterioError):
-        raise fault
-    text = " ".join(str(fault).split())
-    kind = NoSpaceError if "space" in text.lower() else InputError
-    raise kind(f"{target} cannot be written ({text}). Free space, or choose a writable folder") from None
+@contextmanager
+def _removed(folder: Path, layer: Layer) -> Iterator[None]:
+    """Leaves nothing but the rows, which the next run goes on from."""
+    try:
+        yield
+    finally:
+        for pattern in ("tif*", "cog.tif*"):
+            for path in folder.glob(f"{layer.name}.{pattern}"):
+                path.unlink(missing_ok=True)
 
 
 def _write_plain(
     path: Path, work: SceneWork, layer: Layer, place: Place, tags: Mapping[str, str], names: Sequence[str]
-) -> None:
+) -> ModeOverviews | None:
     layout = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "BIGTIFF": "IF_SAFER"}
     size = {"count": len(layer.bands), "height": work.done, "width": work.width, "dtype": layer.dtype}
     ground: dict[str, Any] = {"gcps": place.gcps, "crs": place.gcps_crs} if place.gcps else {"crs": place.crs}
     if not place.gcps and not place.transform.is_identity:
         ground["transform"] = place.transform
-    with rasterio.open(path, "w", nodata=layer.nodata, **layout, **size, **ground) as file:
+    smaller = ModeOverviews(path, (work.done, work.width), BLOCK, IGNORE, layout) if layer.is_mode else None
+    step = BLOCK if smaller is None else max(BLOCK, smaller.rows_at_once)
+    with (
+        rasterio.open(path, "w", nodata=layer.nodata, **layout, **size, **ground) as file,
+        smaller or nullcontext(),
+    ):
         _describe(file, layer, place, tags, names)
-        for top, count in _block_rows(work.done):
-            file.write(work.rows(layer, top, count), window=_rows_window(top, count, work.width))
+        for window in row_windows(work.done, work.width, step):
+            rows = work.rows(layer, int(window.row_off), int(window.height))
+            file.write(rows, window=window)
+            if smaller is not None:
+                smaller.add(int(window.row_off), rows[0])
+    return smaller
 
 
 def _describe(file: DatasetWriter, layer: Layer, place: Place, tags: Mapping[str, str], names: Sequence[str]) -> None:
@@ -111,18 +125,17 @@ def _describe(file: DatasetWriter, layer: Layer, place: Place, tags: Mapping[str
 def _compare(path: Path, work: SceneWork, layer: Layer) -> None:
     """A full disk may go unnoticed by a library that writes at the end."""
     with rasterio.open(path) as file:
-        for top, count in _block_rows(work.done):
-            found = file.read(window=_rows_window(top, count, work.width))
+        for window in row_windows(work.done, work.width):
+            top, count = int(window.row_off), int(window.height)
+            found = file.read(window=window)
             if not np.array_equal(found, work.rows(layer, top, count), equal_nan=layer.dtype == "float32"):
                 raise RasterioError(f"rows {top} to {top + count} read back differ from what was written")
 
 
-def _block_rows(height: int) -> list[tuple[int, int]]:
-    return [(top, min(BLOCK, height - top)) for top in range(0, height, BLOCK)]
-
-
-def _rows_window(top: int, count: int, width: int) -> RasterioWindow:
-    return RasterioWindow(0, top, width, count)  # pyright: ignore[reportCallIssue]
+def row_windows(height: int, width: int, rows: int = BLOCK) -> Iterator[Any]:
+    """rasterio's windows of `rows` px that cover a raster from top to bottom."""
+    for top in range(0, height, rows):
+        yield RasterioWindow(0, top, width, min(rows, height - top))  # pyright: ignore[reportCallIssue]
 
 
 def category_names(names: Sequence[str]) -> str:

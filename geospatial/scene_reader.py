@@ -13,21 +13,21 @@ from geospatial.raster import Pixels, Raster, Window
 class BandReader:
     """Rows of the part `window` of a raster, for tile rows in order. Rows count from the top of the window.
 
-    Reads end where a row of the file's blocks ends, so that no block is unpacked twice; holds `crop` rows and at most
-    one row of blocks more. InputError: the file is damaged, or its values are none of its domain.
+    Reads end where a row of the file's blocks ends, so that no block is unpacked twice; holds twice `crop` rows and a
+    row of blocks. InputError: the file is damaged, or its values are none of its domain.
     """
 
     def __init__(self, raster: Raster, window: Window, crop: int) -> None:
         self.raster, self.window = raster, window
         block = raster.block_rows
         self._align = block if block <= 2 * crop else 1  # a strip of the whole image has no rows of blocks
-        room = crop + self._align
-        self._values = np.zeros((len(raster.bands), room, window.width), np.float32)
-        self._valid = np.zeros((room, window.width), bool)
+        size = crop + self._align, window.width
+        self._held, self._next = (
+            Pixels(np.zeros((len(raster.bands), *size), np.float32), np.zeros(size, bool)) for _ in range(2)
+        )
         self._top = self._bottom = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="band")
-        self._coming: Future[Pixels] | None = None
-        self._wanted: tuple[int, int] | None = None
+        self._coming: Future[tuple[int, int]] | None = None
 
     def __enter__(self) -> BandReader:
         return self
@@ -35,50 +35,45 @@ class BandReader:
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def start_at(self, row: int) -> None:
-        """Rows above `row` are never asked for."""
-        self._top = self._bottom = row
-
-    def rows(self, top: int, bottom: int, then: int | None = None) -> Pixels:
-        """Rows `top` to `bottom` (px, at most `crop`), views that the next call changes; `then`: to which row the next
-        call will want them, which are read meanwhile.
+    def rows(self, top: int, bottom: int, then: tuple[int, int] | None = None) -> Pixels:
+        """Rows `top` to `bottom` (px, at most `crop`), views that the next call changes; `then`: what that one will ask
+        for, which is read meanwhile.
         """
-        self._drop(top)
-        if bottom > self._bottom:
-            self._ask(bottom)
+        self._take()
+        if not self._top <= top <= bottom <= self._bottom:
+            self._ask(top, bottom)
             self._take()
-        if then is not None and then > self._bottom:
-            self._ask(then)
-        kept = slice(0, bottom - top)
-        return Pixels(self._values[:, kept], self._valid[kept])
+        if then is not None:
+            self._ask(*then)
+        return _part(self._held, top - self._top, bottom - self._top)
 
-    def _drop(self, top: int) -> None:
-        kept = max(0, self._bottom - top)
-        if kept and top > self._top:
-            start = top - self._top
-            self._values[:, :kept] = self._values[:, start : start + kept]
-            self._valid[:kept] = self._valid[start : start + kept]
-        self._top, self._bottom = top, top + kept
-
-    def _ask(self, bottom: int) -> None:
-        if self._coming is None:
-            absolute = self.window.top + bottom
-            end = -(-absolute // self._align) * self._align - self.window.top
-            self._wanted = self._bottom, min(end, self.window.height)
-            self._coming = self._worker.submit(self._read, *self._wanted)
-
-    def _read(self, top: int, bottom: int) -> Pixels:
-        left, width = self.window.left, self.window.width
-        pixels = self.raster.read(Window(self.window.top + top, left, bottom - top, width))
-        self.raster.refuse_impossible(pixels)
-        return pixels
+    def _ask(self, top: int, bottom: int) -> None:
+        self._coming = self._worker.submit(self._fill, top, bottom)
 
     def _take(self) -> None:
-        assert self._coming is not None
-        assert self._wanted is not None
-        coming, (top, bottom) = self._coming, self._wanted
-        self._coming = None
-        pixels = coming.result()
-        place = slice(top - self._top, bottom - self._top)
-        self._values[:, place], self._valid[place] = pixels.values, pixels.valid
-        self._bottom = bottom
+        if self._coming is not None:
+            coming, self._coming = self._coming, None
+            self._top, self._bottom = coming.result()
+            self._held, self._next = self._next, self._held
+
+    def _fill(self, top: int, bottom: int) -> tuple[int, int]:
+        """Rows from `top` on, those that are held already and at least up to `bottom`: their first and their end."""
+        known = max(top, self._bottom) if top >= self._top else top
+        if known > top:
+            old, new = _part(self._held, top - self._top, known - self._top), _part(self._next, 0, known - top)
+            new.values[:], new.valid[:] = old.values, old.valid
+        if known >= bottom:
+            return top, known
+        end = self._block_end(bottom)
+        pixels = _part(self._next, known - top, end - top)
+        self.raster.read_into(Window(self.window.top + known, self.window.left, end - known, self.window.width), pixels)
+        self.raster.refuse_impossible(pixels)
+        return top, end
+
+    def _block_end(self, row: int) -> int:
+        absolute = self.window.top + row
+        return min(-(-absolute // self._align) * self._align - self.window.top, self.window.height)
+
+
+def _part(pixels: Pixels, first: int, last: int) -> Pixels:
+    return Pixels(pixels.values[:, first:last], pixels.valid[first:last])

@@ -19,7 +19,8 @@ from mmzoo.errors import EXIT_OK, CommandParser, InputError
 
 if TYPE_CHECKING:
     from geospatial.scene_layers import Layer
-    from geospatial.scene_segmentation import MapRecord, SegmentSettings
+    from geospatial.scene_making import SegmentSettings
+    from geospatial.scene_segmentation import MapRecord
 
 SUFFIXES = (".tif", ".tiff")
 EXTRAS = ("confidence", "probabilities", "experts", "descriptors")
@@ -109,7 +110,7 @@ def _nodata(given: str) -> float | str | None:
 
 def _settings(given: argparse.Namespace, image_size: int, digest: str) -> SegmentSettings:
     from geospatial.raster import RasterSettings
-    from geospatial.scene_segmentation import SegmentSettings
+    from geospatial.scene_making import SegmentSettings
     from geospatial.scene_tiles import Blend
 
     if given.batch_size < 1:

@@ -99,8 +99,7 @@ def check_domain(values: Tensor, domain: str, valid: Tensor | None = None) -> No
     """
     check_name(domain)
     refuse_complex(values)
-    usable = torch.isfinite(values) if valid is None else torch.isfinite(values) & valid
-    least, most = _range(values, usable)
+    least, most = _range(values, valid)
     if least > most:
         return
     if domain == "db":
@@ -110,16 +109,23 @@ def check_domain(values: Tensor, domain: str, valid: Tensor | None = None) -> No
     else:
         _check_linear(least, most, domain)
     if least < 0 and domain in MOST:
-        _check_negative(values[usable].float(), domain)
+        _check_negative(values[_usable(values, valid)].float(), domain)
 
 
-def _range(values: Tensor, usable: Tensor) -> tuple[float, float]:
+def _usable(values: Tensor, valid: Tensor | None) -> Tensor:
+    finite = torch.isfinite(values)
+    return finite if valid is None else finite & valid
+
+
+def _range(values: Tensor, valid: Tensor | None) -> tuple[float, float]:
     """Least and largest usable value, inf and -inf where there is none."""
     if not values.numel():
         return math.inf, -math.inf
-    if usable.all():  # one pass instead of four
-        least, most = values.aminmax()
-        return least.item(), most.item()
+    if valid is None or valid.all():  # one pass instead of four, unless it meets what is not finite
+        least, most = values.amin().item(), values.amax().item()
+        if math.isfinite(least) and math.isfinite(most):
+            return least, most
+    usable = _usable(values, valid)
     return torch.where(usable, values, math.inf).amin().item(), torch.where(usable, values, -math.inf).amax().item()
 
 

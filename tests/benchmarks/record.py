@@ -24,6 +24,9 @@ PEER_PACKAGES = (
     "accelerate",
     "litdata",
     "mosaicml-streaming",
+    "rasterio",
+    "torchgeo",
+    "terratorch",
 )
 CPU_LIST = Path("/proc/cpuinfo")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -68,6 +69,23 @@ def test_what_has_no_data(raster_at, tmp_path, stored, nodata, setting, expected
     np.testing.assert_array_equal(read.valid.reshape(-1), np.array(expected, bool))
     np.testing.assert_array_equal(read.values[0][~read.valid], 0)
     np.testing.assert_array_equal(read.values[0][read.valid], values[0][read.valid])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        *product(["uint8", "int16", "uint32", "float32", "float64"], [0, 3, 255]),
+        *product(["float32", "float64"], [2.5, np.nan]),
+    ],
+)
+def test_nodata_values_say_what_masks_would(raster_at, tmp_path, dtype, nodata):
+    values = np.random.default_rng(0).integers(0, 5, (2, 20, 30)).astype(dtype)
+    if values.dtype.kind == "f":
+        values[0, 3, 4], values[1, 5, 6], values[0, 9, 9] = np.nan, np.inf, 2.5
+    path = raster_at(tmp_path / "a.tif", values, nodata=nodata)
+    with Raster(path) as raster, rasterio.open(path) as file:
+        expected = (file.read_masks() != 0).all(0) & np.isfinite(values).all(0)
+        np.testing.assert_array_equal(raster.read().valid, expected)
 
 
 def test_a_mask_band_and_a_hole_in_one_band_are_respected(raster_at, tmp_path):

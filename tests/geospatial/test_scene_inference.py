@@ -8,7 +8,7 @@ import torch
 
 from geospatial.raster import Pixels, Raster, RasterSettings, Window
 from geospatial.scene_accumulator import RowAccumulator
-from geospatial.scene_inference import reference, stream, tile_batch
+from geospatial.scene_inference import Band, reference, stream, tile_batch
 from geospatial.scene_reader import BandReader
 from geospatial.scene_tiles import Blend, plan_axis, plan_scene
 from mmzoo.errors import InputError
@@ -37,11 +37,15 @@ class Memory:
         self.valid = np.ones(values.shape[1:], bool) if valid is None else valid
         self.bands, self.read_rows = tuple(range(len(values))), []
 
-    def read(self, window):
+    def read_into(self, window, into):
         rows = slice(window.top, window.top + window.height)
         columns = slice(window.left, window.left + window.width)
         self.read_rows.append((rows.start, rows.stop))
-        return Pixels(self.values[:, rows, columns] * self.valid[rows, columns], self.valid[rows, columns])
+        into.valid[:] = self.valid[rows, columns]
+        into.values[:] = self.values[:, rows, columns] * into.valid
+
+    def whole(self):
+        return Pixels(self.values * self.valid, self.valid)
 
     def refuse_impossible(self, pixels):
         pass
@@ -50,7 +54,8 @@ class Memory:
 def streamed(memory, blend, model, batch=3, done=0):
     height, width = memory.valid.shape
     with BandReader(memory, Window(0, 0, height, width), blend.crop) as reader:
-        bands = list(stream(plan_scene(height, width, blend), reader, model, batch, done))
+        found = stream(plan_scene(height, width, blend), reader, model, batch, done)
+        bands = [Band(band.top, band.values.clone(), band.valid.copy()) for band in found]
     assert [band.top for band in bands] == list(np.cumsum([done, *(len(band.valid) for band in bands[:-1])]))
     return np.concatenate([band.values.numpy() for band in bands], 1)
 
@@ -94,7 +99,7 @@ def test_bands_agree_with_the_whole_scene_in_memory(blend, size):
     scene, valid = random.normal(size=(2, *size)), random.random(size) > 0.2
     model = Model(neighbours, 6)
     memory = Memory(scene, valid, block_rows=3)
-    expected = reference(memory.read(Window(0, 0, *size)), blend, model)
+    expected = reference(memory.whole(), blend, model)
     found = streamed(memory, blend, model)
     np.testing.assert_allclose(found[:, valid], expected[:, valid], atol=1e-5)
 

@@ -18,7 +18,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
-from geospatial import scene_segmentation, scene_work
+from geospatial import scene_making, scene_work
 from geospatial.class_masks import IGNORE
 from geospatial.crossearth_sar.configuration import CrossEarthSARConfig
 from geospatial.crossearth_sar.family import TINY
@@ -358,7 +358,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_pixels(after, scene, model, eve
 
 
 def test_rows_of_other_settings_are_not_gone_on_from(scene, model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(scene_segmentation, "write_map", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(scene_making, "write_map", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(scene, tmp_path / "m.tif", model)
     monkeypatch.undo()

@@ -59,7 +59,7 @@ def _starts(length: int, blend: Blend) -> list[int]:
 def whole_scene_map(path: Path, target: Path, blend: Blend, model: Any, tiles: Iterator[Batch]) -> None:
     """Blends what the model says of `tiles` in arrays of the scene's size, and writes the classes as COG."""
     with rasterio.open(path) as file:
-        height, width, profile = file.height, file.width, {"crs": file.crs, "transform": file.transform}
+        height, width = file.height, file.width
     sums = np.zeros((model.channels, height, width), np.float32)
     total = np.zeros((height, width), np.float32)
     inner = tile_weights(3, blend)[1]
@@ -73,7 +73,15 @@ def whole_scene_map(path: Path, target: Path, blend: Blend, model: Any, tiles: I
             known = answer[:, rows : rows + len(down), columns : columns + len(across)]
             sums[:, place[0], place[1]] += known * weight
             total[place] += weight
-    classes = (sums / total).argmax(0).astype(np.uint8)
+    sums /= total
+    write_class_map(path, target, sums.argmax(0).astype(np.uint8))
+
+
+def write_class_map(scene: Path, target: Path, classes: np.ndarray) -> None:
+    """Classes (H, W) as COG with the place of the scene."""
+    with rasterio.open(scene) as file:
+        profile = {"crs": file.crs, "transform": file.transform}
+    height, width = classes.shape
     plain = target.with_suffix(".plain.tif")
     size = {"count": 1, "height": height, "width": width, "dtype": "uint8", "nodata": 255}
     with rasterio.open(

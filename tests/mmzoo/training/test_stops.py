@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 
 import pytest
 from interrupted_training import stream
@@ -150,20 +149,6 @@ def test_sigterm_for_every_process_of_the_job(config, tmp_path):
     assert sorted(stream(run))[-4:] == [(step, slot) for slot in range(4)]
     told = [line for line in (tmp_path / "stderr.txt").read_text().splitlines() if line.startswith(("SIG", "stopped"))]
     assert len(told) == 2
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(whole, config, tmp_path, small_disk, capfd):

@@ -29,6 +29,7 @@ INDEX_SCHEMA = 1
 INDEX_FOLDER = "index"
 INDEX_FILE = "index.json"
 PROBE_BLOCKS, PROBE_BYTES = 16, 4096
+KEY_BYTES = 100  # of a tar header, its first: the name of the member
 
 
 class SamplePlace(NamedTuple):
@@ -46,7 +47,7 @@ def key_hash(key: str) -> int:
 
 def key_in_header(header: bytes) -> str:
     """The key in a member's tar header: its name up to the first dot."""
-    return header[:100].partition(b"\0")[0].decode("ascii", "replace").partition(".")[0]
+    return header[:KEY_BYTES].partition(b"\0")[0].decode("ascii", "replace").partition(".")[0]
 
 
 def file_sha256(path: Path) -> str:

@@ -117,15 +117,23 @@ class PlannedBatches:
             start = positions[-1] + 1
 
     def _plan(self, positions: Sequence[int], first: Slot) -> BatchPlan:
-        slots: list[Slot] = []
-        starts = [0]
+        if not isinstance(self.ledger, PackLedger):
+            slots = _slots(self.ledger, positions)
+            return BatchPlan(slots, self.index.places([row for _, _, row in slots]), first)
+        slots, starts = [], [0]
         for position in positions:
             epoch, rows = self.ledger.rows_at(position)
             slots += [(position, epoch, row) for row in rows]
             starts.append(len(slots))
         rows = [row for _, _, row in slots]
-        packs = _pack_plan(self.ledger, starts, rows, first[2]) if isinstance(self.ledger, PackLedger) else None
-        return BatchPlan(slots, self.index.places(rows), first, packs)
+        return BatchPlan(slots, self.index.places(rows), first, _pack_plan(self.ledger, starts, rows, first[2]))
+
+
+def _slots(ledger: Ledger, positions: Sequence[int]) -> list[Slot]:
+    """The slots of ascending positions, in one piece where none is skipped between them."""
+    if positions and positions[-1] - positions[0] == len(positions) - 1:
+        return ledger.window(positions[0], positions[-1] + 1)
+    return [(position, *ledger.locate(position)) for position in positions]
 
 
 def _pack_plan(ledger: PackLedger, starts: list[int], rows: list[int], first: int) -> PackPlan:

@@ -34,7 +34,7 @@ from data_engine.output_folder import BUILD_FILE, CARD_FILE, CARD_PAGE, REJECTED
 from data_engine.progress import tracked
 from data_engine.record_folder import WrittenRecords, finish_records, json_text, write_text
 from data_engine.record_transforms import summed
-from data_engine.shards import END_OF_TAR, ShardFile, shard_name
+from data_engine.shards import END_OF_TAR, ShardFile, open_for_writing, shard_name
 from data_engine.splits import SPLITS
 from mmzoo.errors import InputError
 
@@ -288,7 +288,7 @@ class _Shard:
     def add(self, data: bytes) -> None:
         """Appends the members of one sample."""
         if self._file is None:
-            self._file = (self.folder / shard_name(len(self.shards))).open("wb")
+            self._file = open_for_writing(self.folder / shard_name(len(self.shards)))
         self._put(data)
         self.samples += 1
 

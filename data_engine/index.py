@@ -32,6 +32,7 @@ INDEX_FILE = "index.json"
 #: What numpy raises for the file of an array that is damaged.
 UNREADABLE = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
 PROBE_BLOCKS, PROBE_BYTES = 16, 4096
+KEY_BYTES = 100  # of a tar header, its first: the name of the member
 
 
 class SamplePlace(NamedTuple):
@@ -49,7 +50,7 @@ def key_hash(key: str) -> int:
 
 def key_in_header(header: bytes) -> str:
     """The key in a member's tar header: its name up to the first dot."""
-    return header[:100].partition(b"\0")[0].decode("ascii", "replace").partition(".")[0]
+    return header[:KEY_BYTES].partition(b"\0")[0].decode("ascii", "replace").partition(".")[0]
 
 
 def file_sha256(path: Path) -> str:

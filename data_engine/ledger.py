@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 
@@ -44,15 +45,15 @@ class SampleRandomness:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._bits = _philox((0, 0), (0, 0, 0, 0))
+        self._bits = _philox((seed, 0), (0, 0, _SAMPLE, 0))
         self._state = self._bits.state
+        self._key, self._counter = self._state["state"]["key"], self._state["state"]["counter"]
         self._generator = np.random.Generator(self._bits)
 
     def at(self, epoch: int, position: int, member: int = 0) -> np.random.Generator:
         """`sample_generator(seed, epoch, position, member)`."""
-        words = self._state["state"]
-        words["key"][:] = self.seed % _WORD, position % _WORD
-        words["counter"][:] = 0, member, _SAMPLE, epoch % _WORD
+        self._key[1] = position % _WORD
+        self._counter[1], self._counter[3] = member, epoch % _WORD
         self._bits.state = self._state
         return self._generator
 
@@ -121,8 +122,16 @@ class Ledger:
         return self._order(epoch)
 
     def window(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """(position, epoch, row) of the positions start, ..., stop - 1."""
-        return [(position, *self.locate(position)) for position in range(start, stop)]
+        """(position, epoch, row) of the positions start, ..., stop - 1: `locate` of each, an epoch at a time."""
+        if start < 0:
+            raise ValueError(f"positions start at 0, not {start}")
+        slots: list[tuple[int, int, int]] = []
+        while start < stop:
+            epoch, place = divmod(start, len(self))
+            rows = self._order(epoch)[place : place + stop - start].tolist()
+            slots += zip(range(start, start + len(rows)), repeat(epoch), rows)
+            start += len(rows)
+        return slots
 
 
 def rank_window(start: int, stop: int, rank: int, ranks: int) -> tuple[int, int]:

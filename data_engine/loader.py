@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,8 +39,11 @@ __all__ = ["BatchPlan", "LoaderSettings", "PlannedBatches", "PositionDataset", "
 
 Transform = Callable[[Sample, np.random.Generator], dict[str, Any]]
 Batch = dict[str, Any]
+_RESERVED = frozenset(RESERVED_BATCH_KEYS)
 #: What the loader adds to a batch of packs, see `packed`.
 PACK_KEYS = ("pack_starts", "lengths", "visual_tokens", "cu_lengths")
+#: What Python's numbers become in a batch.
+NUMBERS = {int: np.dtype(np.int64), float: np.dtype(np.float64), bool: np.dtype(np.bool_)}
 #: How many rows an empty share tries, to find a sound one that lends its shapes.
 SHAPE_TRIES = 1000
 
@@ -123,7 +125,7 @@ class PositionDataset(Dataset[Batch]):
         position, epoch, row = slot
         sample = self.reader.sample(row, place)
         if note is not None:
-            sample = replace(sample, meta={**sample.meta, "planned": note.planned})
+            sample = Sample(sample.key, sample.source, sample.fields, {**sample.meta, "planned": note.planned})
         try:
             values = self.transform(sample, self.randomness.at(epoch, position, note.member if note else 0))
         except InputError as mistake:
@@ -131,9 +133,9 @@ class PositionDataset(Dataset[Batch]):
         except Exception as fault:
             fault.add_note(f"in the transform of {self.reader.location(row)}")
             raise
-        taken = set(RESERVED_BATCH_KEYS).intersection(values)
-        if taken:
-            raise ValueError(f"the transform returned {min(taken)!r}, a key that the loader fills itself")
+        if not _RESERVED.isdisjoint(values):
+            taken = min(_RESERVED.intersection(values))
+            raise ValueError(f"the transform returned {taken!r}, a key that the loader fills itself")
         return {**values, "sample_ids": f"{sample.source}/{sample.key}@{position}", "positions": position}
 
     def _empty_batch(self, first: Slot) -> Batch:
@@ -166,6 +168,7 @@ class ShardLoader(DataLoader[Batch]):
             if mistake is not None:
                 raise InputError(mistake)
             yield batch
+            del batch  # else the last one lies in memory, and in the processor's cache, while the next one is made
 
 
 def open_shards(settings: LoaderSettings) -> SampleReader:
@@ -256,6 +259,9 @@ def _listed(values: list[Any]) -> Any:
 def _stack(key: str, values: list[Any]) -> torch.Tensor | list[str]:
     if isinstance(values[0], str):
         return values
+    numbers = _numbers(values)
+    if numbers is not None:
+        return torch.from_numpy(numbers)
     # Asking an array itself, and for its shape only: np.shape takes as long for all as copying a small array.
     shapes = {tuple(value.shape if hasattr(value, "shape") else np.shape(value)) for value in values}
     if len(shapes) > 1:
@@ -263,6 +269,14 @@ def _stack(key: str, values: list[Any]) -> torch.Tensor | list[str]:
     if isinstance(values[0], torch.Tensor):
         return torch.stack(values)
     return torch.from_numpy(np.stack(values))
+
+
+def _numbers(values: list[Any]) -> np.ndarray | None:
+    """Plain numbers of one type as `np.stack` has them, which asks each for its shape; None for anything else."""
+    kinds = set(map(type, values))
+    dtype = NUMBERS.get(kinds.pop()) if len(kinds) == 1 else None
+    made = None if dtype is None else np.array(values)
+    return made if made is not None and made.dtype == dtype else None  # else: numbers of more than 64 bits
 
 
 def _start_worker(number: int) -> None:  # noqa: ARG001 - DataLoader hands it over

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ class MixedIndex:
         self._parts = list(indexes.values())
         self.starts = np.concatenate([[0], np.cumsum([index.count for index in self._parts])]).astype(np.int64)
         self.count = int(self.starts[-1])
+        self._starts: list[int] = self.starts.tolist()
         self.folder: Path = self._parts[0].folder
         self.fields: list[str] = self._parts[0].fields
         listed = json.dumps([[name, index.identity] for name, index in indexes.items()])
@@ -143,8 +145,8 @@ class MixedIndex:
 
     def source_of(self, row: int) -> tuple[int, int]:
         """(number of the source, row in it)."""
-        number = int(np.searchsorted(self.starts, row, "right")) - 1
-        return number, row - int(self.starts[number])
+        number = bisect_right(self._starts, row) - 1
+        return number, row - self._starts[number]
 
     def consumed(self, rows: np.ndarray) -> dict[str, int]:
         """How many of some rows belong to each source, every source named."""
@@ -190,9 +192,11 @@ class MixedReader:
         """The decoded sample of a row. BrokenSampleError: its own bytes are damaged."""
         name, reader, own = self._at(row)
         try:
-            return replace(reader.sample(own, place), source=name)
+            sample = reader.sample(own, place)
         except BrokenSampleError as error:
             raise BrokenSampleError(replace(error.fault, source=name), reader.index.remedy) from None
+        # Not dataclasses.replace, which takes as long as reading the sample's json.
+        return Sample(sample.key, name, sample.fields, sample.meta)
 
     def key(self, row: int) -> str:
         """Key of a row in its source."""

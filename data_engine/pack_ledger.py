@@ -118,6 +118,10 @@ class PackLedger(Ledger):
         epoch, rows = self.rows_at(position)
         return epoch, rows[0]
 
+    def window(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """(position, epoch, first row) of some positions."""
+        return [(position, *self.locate(position)) for position in range(start, stop)]
+
     def _packed(self, epoch: int) -> _Epoch:
         """Kept for two epochs: a window may lie across a border."""
         if epoch not in self._epochs:

@@ -17,7 +17,7 @@ import numpy as np
 from data_engine.broken_samples import BrokenSampleError, Fault
 from data_engine.code_fields import CODES, CodesField
 from data_engine.decode import DecodeRules, decode_image
-from data_engine.index import SamplePlace, ShardIndex, key_in_header
+from data_engine.index import KEY_BYTES, SamplePlace, ShardIndex, key_in_header
 from data_engine.record_members import decode_field, unpack_record
 from data_engine.records import RECORD_SCHEMA, RECORDS, SAMPLE_SCHEMA, Sample
 from data_engine.shards import BLOCK
@@ -64,6 +64,7 @@ class ShardReader:
         self.rules = rules or DecodeRules()
         self.cache = ImageCache(cache_bytes)
         self._codes = CodesField.in_index(index.content) if CODES in index.fields else None
+        self._holds_records = index.content.get("kind") == RECORDS
         self._handles: OrderedDict[int, int] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class ShardReader:
     def sample(self, row: int, place: SamplePlace | None = None) -> Sample:
         """A decoded sample; its image is the caller's own copy. `place`: where it lies, if known already."""
         key, members = self.members(row, place)
-        if self.index.content.get("kind") == RECORDS:
+        if self._holds_records:
             return self._record(row, key, members)
         fields: dict[str, Any] = {}
         if "image" in members:
@@ -183,16 +184,17 @@ class ShardReader:
 
     def members(self, row: int, place: SamplePlace | None = None) -> tuple[str, dict[str, bytes]]:
         """Key and members of a sample, by field, with one read: they lie side by side, each behind its header."""
-        place = place or self.index.places([row])[0]
-        start = place.offsets[0] - BLOCK
-        end = place.offsets[-1] + place.sizes[-1]
-        spans = list(zip(self.index.fields, place.offsets, place.sizes, strict=True))
-        if not all(place.sizes):  # a field that a sample lacks, as only records have
-            spans = [span for span in spans if span[2]]
-            end = max(offset + size for _, offset, size in spans)
-        data = self._read(row, place.shard, start, end - start)
-        members = {field: data[offset - start : offset - start + size] for field, offset, size in spans}
-        return key_in_header(data[:BLOCK]), members
+        shard, offsets, sizes = place or self.index.places([row])[0]
+        start, end = offsets[0] - BLOCK, offsets[-1] + sizes[-1]
+        if not all(sizes):  # a field that a sample lacks, as only records have
+            end = max(offset + size for offset, size in zip(offsets, sizes, strict=True) if size)
+        data = self._read(row, shard, start, end - start)
+        members = {
+            field: data[offset - start : offset - start + size]
+            for field, offset, size in zip(self.index.fields, offsets, sizes, strict=True)
+            if size
+        }
+        return key_in_header(data[:KEY_BYTES]), members
 
     def parsed(self, row: int, text: bytes) -> dict[str, Any]:
         """The json member of a row as an object. BrokenSampleError: it is none, or of another schema."""
@@ -201,7 +203,7 @@ class ShardReader:
             version = meta["schema_version"]
         except (ValueError, LookupError, TypeError, RecursionError) as fault:
             raise self.broken(row, "json", f"not the json of a sample ({fault})") from None
-        known = RECORD_SCHEMA if self.index.content.get("kind") == RECORDS else SAMPLE_SCHEMA
+        known = RECORD_SCHEMA if self._holds_records else SAMPLE_SCHEMA
         if version != known:
             raise self.broken(row, "json", f"schema version {version!r}, known is {known}")
         return meta

@@ -29,6 +29,14 @@ def test_locate_walks_through_the_epochs(count, seed):
         assert ledger.epoch_of(epoch * count) == epoch
 
 
+@given(counts, seeds, st.integers(0, 200), st.integers(0, 100), st.booleans())
+def test_a_window_is_the_positions_one_by_one(count, seed, start, size, shuffle):
+    ledger = Ledger(np.arange(100, 100 + count), seed, shuffle)
+    one_by_one = [(position, *ledger.locate(position)) for position in range(start, start + size)]
+    assert ledger.window(start, start + size) == one_by_one
+    assert all(type(number) is int for slot in ledger.window(start, start + size) for number in slot)
+
+
 def test_epochs_and_seeds_differ():
     orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(4) for epoch in range(4)}
     assert len(orders) == 16
@@ -88,6 +96,8 @@ def test_empty_split_and_negative_position():
         Ledger(np.array([], np.int64), 0)
     with pytest.raises(ValueError, match="start at 0"):
         Ledger(np.arange(3), 0).locate(-1)
+    with pytest.raises(ValueError, match="start at 0"):
+        Ledger(np.arange(3), 0).window(-1, 2)
 
 
 PINNED_ORDER = [1, 9, 2, 8, 3, 5, 0, 4, 7, 6]

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_engine.image_shards import BuildSettings, build_image_shards
 from data_engine.index import ShardIndex
@@ -190,6 +193,40 @@ def test_reserved_and_odd_values():
     batch = collate([{"x": frozen[::-1], "ok": True}, {"x": frozen, "ok": False}])
     assert batch["x"].tolist() == [[2, 1, 0], [0, 1, 2]]
     assert batch["ok"].dtype == torch.bool
+
+
+whole, fractions = st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)
+
+
+@given(st.lists(whole, min_size=1) | st.lists(fractions, min_size=1) | st.lists(st.booleans() | whole, min_size=1))
+def test_numbers_become_what_stacking_them_makes(values):
+    stacked = torch.from_numpy(np.stack(values))
+    batch = collate([{"x": value} for value in values])["x"]
+    assert batch.dtype == stacked.dtype
+    assert torch.equal(batch, stacked)
+
+
+def test_numbers_of_more_than_64_bits_are_treated_as_before():
+    huge = [2**63, 1]
+    assert collate([{"x": value} for value in huge])["x"].dtype == torch.from_numpy(np.stack(huge)).dtype
+    with pytest.raises(TypeError):
+        collate([{"x": 2**70}])
+
+
+def test_a_batch_that_its_taker_dropped_is_gone_while_the_next_is_made(base):
+    alive = []
+
+    def watched(sample, random):
+        alive.append(before() if before else None)
+        return crop(sample, random)
+
+    before = None
+    batches = iter(make_loader(base, watched, 2))
+    before = weakref.ref(next(batches)["pixels"])
+    alive.clear()
+    next(batches)
+    assert alive
+    assert all(batch is None for batch in alive)
 
 
 def test_the_transform_must_not_fill_reserved_keys(base):

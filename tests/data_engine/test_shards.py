@@ -93,3 +93,15 @@ def test_keys_of_paths():
     assert len(set(keys)) == len(paths)
     assert all(KEY_PATTERN.fullmatch(key) and len(key) <= 80 for key in keys)
     assert keys[0].startswith("tile_12_5m_001-")
+
+
+def test_shards_reach_the_disk_in_large_pieces(tmp_path, monkeypatch):
+    """Small ones would lie in the page cache page by page, where reading takes three times as long."""
+    sizes = []
+    monkeypatch.setattr("data_engine.shards.WRITE_BYTES", 40_000)
+    with ShardWriter(tmp_path, 10**9) as writer:
+        for number in range(100):
+            writer.add(f"key-{number:03}", {"bin": bytes([number]) * 3000})
+            sizes.append((tmp_path / shard_name(0)).stat().st_size)
+    assert len(set(sizes)) <= writer.shards[0].bytes // 36_000 + 1
+    assert (tmp_path / shard_name(0)).stat().st_size == writer.shards[0].bytes

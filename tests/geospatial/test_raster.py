@@ -81,7 +81,8 @@ def test_what_has_no_data(raster_at, tmp_path, stored, nodata, setting, expected
 def test_nodata_values_say_what_masks_would(raster_at, tmp_path, dtype, nodata):
     values = np.random.default_rng(0).integers(0, 5, (2, 20, 30)).astype(dtype)
     if values.dtype.kind == "f":
-        values[0, 3, 4], values[1, 5, 6], values[0, 9, 9] = np.nan, np.inf, 2.5
+        near = np.nextafter(np.float32(2.5), np.float32(3))  # which GDAL takes for 2.5
+        values[0, 3, 4], values[1, 5, 6], values[0, 9, 8:10] = np.nan, np.inf, (2.5, near)
     path = raster_at(tmp_path / "a.tif", values, nodata=nodata)
     with Raster(path) as raster, rasterio.open(path) as file:
         expected = (file.read_masks() != 0).all(0) & np.isfinite(values).all(0)

@@ -29,7 +29,8 @@ def pack_windows(lengths: Sequence[int], capacity: int, window: int) -> list[lis
     for item in range(len(lengths)):
         buffer.append(item)
         new += 1
-        full = len(buffer) >= window and new >= min(window, window - (len(buffer) - new) or window)
+        carried = len(buffer) - new  # samples without a token: a bin may hold more of them than a window
+        full = new >= (window - carried if carried < window else window)
         if full and item + 1 < len(lengths):
             *whole, last = _named(buffer, lengths, capacity)
             found += whole

@@ -20,7 +20,7 @@ IMAGES ?=
 OUT ?= runs/demo
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup demo test test-slow check bench bench-env results wheel clean
+.PHONY: help setup demo test test-slow check bench bench-env test-peers results wheel clean
 
 help:
 	@echo "make demo                  train, measure, reload; report in runs/demo/report.html (IMAGES=folder: on your own)"
@@ -29,7 +29,8 @@ help:
 	@echo "make check                 ruff, pyright, import contracts"
 	@echo "make bench                 ours against its peers, interleaved; figures in runs/bench (BENCH=startup: one of them)"
 	@echo "make results IMAGES=folder SAR=folder  the learning studies on photographs, on radar pictures; resumable; docs/results"
-	@echo "make bench-env             peers that need an environment of their own, for make bench: litdata, MosaicML streaming"
+	@echo "make bench-env             peers that need an environment of their own, for make bench: litdata, MosaicML, Energon"
+	@echo "make test-peers            in that environment: the real Energon opens our shards"
 	@echo "make wheel                 dist/*.whl"
 
 setup: $(STAMP)
@@ -72,6 +73,9 @@ $(BENCH_STAMP): $(STAMP) $(PEERS)
 	@$(UV) pip install -q --python $(BENCH_VENV)/bin/python -c constraints.txt -e '.[dev]'
 	@$(UV) pip install -q --python $(BENCH_VENV)/bin/python --no-deps -r $(PEERS)
 	@touch $@
+
+test-peers: $(BENCH_STAMP)
+	@$(BENCH_VENV)/bin/python -m pytest tests/data_engine/test_tar_sources.py -k real_energon
 
 # Long grids of short trainings; what is done is kept, so they may be stopped and started again.
 results: $(STAMP)

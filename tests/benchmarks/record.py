@@ -27,6 +27,7 @@ PEER_PACKAGES = (
     "rasterio",
     "torchgeo",
     "terratorch",
+    "megatron-energon",
 )
 CPU_LIST = Path("/proc/cpuinfo")
 

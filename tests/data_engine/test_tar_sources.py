@@ -204,7 +204,7 @@ def test_what_energon_cannot_hold_is_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_real_energon_opens_our_shards(tmp_path):
-    reason = "megatron-energon is not installed: pip install megatron-energon lets it open our shards here"
+    reason = "megatron-energon is not installed: make test-peers lets it open our shards, in an environment of its own"
     energon = pytest.importorskip("megatron.energon", reason=reason)
     build_records(parse_config(for_energon(tmp_path), "c"))
     data = energon.get_train_dataset(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,5 +33,8 @@ class FolderDataset(Dataset[np.ndarray]):
 
 def folder_batches(folder: Path, decode: Callable[[Path], np.ndarray], batch: int) -> Iterator[np.ndarray]:
     """uint8 (B, H, W, 3), stacked by the DataLoader."""
-    for images in DataLoader(FolderDataset(folder, decode), batch_size=batch):
-        yield images.numpy()
+    return map(_as_array, DataLoader(FolderDataset(folder, decode), batch_size=batch))
+
+
+def _as_array(images: torch.Tensor) -> np.ndarray:
+    return images.numpy()

@@ -10,7 +10,6 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -117,15 +116,14 @@ class ShardReader:
 
         For rows in stored order; any other order gives the same bytes, slower.
         """
-        buffer = mmap(-1, SCAN_BYTES)  # a slice of it is bytes, without a view in between
+        buffer = memoryview(bytearray(SCAN_BYTES))
         open_shard, start, stop = -1, 0, 0
         for row, shard, offset, size in zip(rows, *self.index.spans(rows, field), strict=True):
-            end = offset + size
-            if shard != open_shard or offset < start or end > stop:
+            if shard != open_shard or offset < start or offset + size > stop:
                 open_shard, start = shard, offset
                 stop = start + self._read_into(row, shard, start, buffer)
-            if end <= stop:
-                yield buffer[offset - start : end - start]
+            if offset + size <= stop:
+                yield bytes(buffer[offset - start : offset - start + size])
             else:
                 yield self._read(row, shard, offset, size)
 
@@ -225,7 +223,7 @@ class ShardReader:
             raise self._shard_fault(row, f"{len(data)} of {size} bytes could be read, the shard is cut")
         return data
 
-    def _read_into(self, row: int, shard: int, offset: int, buffer: mmap) -> int:
+    def _read_into(self, row: int, shard: int, offset: int, buffer: memoryview) -> int:
         """Fills a buffer from a shard, for a row; how many bytes came."""
         handle = self._handle(row, shard)
         try:

@@ -132,11 +132,16 @@ def _masked(picture: ShownPicture, mask: np.ndarray, meta: Mapping[str, Any]) ->
     """The picture under a mask, integer (H, W), with the share of each class. 0 is clear."""
     names = (meta.get("meta") or {}).get("classes") or {}
     values, counts = np.unique(mask, return_counts=True)
-    classes = tuple(
+    shares = list(zip(values.tolist(), counts.tolist(), strict=True))
+    classes = [
         (_css(value), f"{value} {names.get(str(value), '')} {count / mask.size:.1%}".replace("  ", " "))
-        for value, count in zip(values.tolist()[:CLASSES], counts.tolist(), strict=False)
+        for value, count in shares[:CLASSES]
+    ]
+    if len(shares) > CLASSES:
+        classes.append((_css(0), f"and {len(shares) - CLASSES} more"))
+    return replace(
+        picture, mask=_data_url(Image.fromarray(MASK_COLOURS[_entry(mask)], "RGBA"), "PNG"), classes=tuple(classes)
     )
-    return replace(picture, mask=_data_url(Image.fromarray(MASK_COLOURS[_entry(mask)], "RGBA"), "PNG"), classes=classes)
 
 
 def _entry(mask: np.ndarray) -> np.ndarray:

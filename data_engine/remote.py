@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.download import Transfer, expecting, expecting_hash, expecting_json, fetch
+from data_engine.flush import flush
 from data_engine.index import INDEX_FILE, INDEX_FOLDER, ShardIndex, read_description
-from data_engine.shard_cache import ShardCache, flush, locked
+from data_engine.shard_cache import ShardCache, locked
 from mmzoo.errors import InputError
 
 URL = re.compile(r"[a-z][a-z0-9+.-]*://.+")

@@ -156,7 +156,7 @@ def table(repairs: Sequence[Mapping[str, Any]]) -> list[str]:
         cells.append((each["shard"], each["key"] or "-", action, " ".join(each["why"].split())))
     widths = [max(len(row[column]) for row in cells) for column in range(3)]
     lines = [
-        "  ".join([*(f"{text:<{width}}" for text, width in zip(row, widths, strict=False)), row[3]]) for row in cells
+        "  ".join([*(f"{text:<{width}}" for text, width in zip(row[:3], widths, strict=True)), row[3]]) for row in cells
     ]
     return lines + ([f"... and {len(rows) - ROWS_SHOWN} more, see {REPAIRS_FILE}"] if len(rows) > ROWS_SHOWN else [])
 

@@ -49,9 +49,11 @@ def lost_samples(folder: Path, content: Mapping[str, Any] | None, found: set[str
     hashes, numbers = (sound_column(folder, content, name) for name in ("key_hash", "shard"))
     if content is None or hashes is None or numbers is None or len(hashes) != len(numbers):
         return {}
+    if not ((numbers >= 0) & (numbers < len(content["shards"]))).all():
+        return {}
     here = np.array([key_hash(key) for key in found if key.isascii()], np.uint64)
     counts = np.bincount(numbers[~np.isin(hashes, here)], minlength=len(content["shards"]))
-    return {shard["name"]: int(count) for shard, count in zip(content["shards"], counts, strict=False) if count}
+    return {shard["name"]: int(count) for shard, count in zip(content["shards"], counts, strict=True) if count}
 
 
 def complete_splits(

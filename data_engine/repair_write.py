@@ -14,6 +14,7 @@ import numpy as np
 
 from data_engine.build_config import PlacedSource
 from data_engine.build_splits import joined_sets
+from data_engine.flush import flush
 from data_engine.index import key_hash, write_index
 from data_engine.output_folder import REJECTED_FILE, REPAIRS_FILE
 from data_engine.progress import tracked
@@ -23,7 +24,6 @@ from data_engine.records import RECORDS
 from data_engine.repair_plan import KeptSample, Repair, RepairPlan, digest_of
 from data_engine.repair_splits import complete_splits
 from data_engine.reshard_records import carried_notes
-from data_engine.shard_cache import flush
 from data_engine.shards import MemberPlace, ShardWriter
 from data_engine.sources.source import Source
 from data_engine.splits import SPLITS, group_pattern, groups_of, join_copies

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_engine.flush import flush
 from mmzoo.errors import InputError
 
 PARTIAL = re.compile(r"\.(.+)\.(\d+)\.partial")
@@ -104,15 +105,6 @@ class ShardCache:
                 else:
                     total += int(name[2])
         return total
-
-
-def flush(path: Path) -> None:
-    """Forces a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open_whole(path: Path, size: int) -> int | None:

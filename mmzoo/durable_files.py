@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_engine.flush import flush
 from mmzoo.errors import InputError
 
 #: What `temporary_sibling` makes: group 1 is the name that the file or folder was to get.
@@ -25,15 +26,6 @@ class NoSpaceError(InputError):
 def temporary_sibling(path: Path) -> Path:
     """A hidden name in the same folder, so that the rename that follows stays on one file system."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-
-
-def flush(path: Path) -> None:
-    """Forces a file or a folder's list of names to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def follow_umask(path: Path) -> None:

@@ -24,6 +24,7 @@ from geospatial.crossearth_sar.demo_results import (
     verdict,
 )
 from geospatial.crossearth_sar.demo_scenes import SENSORS, SIDE, SOURCES, SPLITS, UNSEEN
+from mmzoo.report.environment import run_environment
 from mmzoo.report.metrics_file import read_curves
 from mmzoo.report.plot_record import PointGroup, PointPanel, ShareBars
 from mmzoo.report.record import Curve, CurvePanel, Measure, MeasureTable, Picture, PictureGrid, PictureRow, RunReport
@@ -60,7 +61,7 @@ def report_of(outcome: Outcome) -> RunReport:
         bars=_usage(outcome),
         points=_descriptors(outcome),
         facts=_facts(outcome),
-        environment=_environment(outcome),
+        environment=run_environment(outcome.demo.out / "experts"),
         not_measured=[
             "Real radar images: the generator has no terrain, no sidelobes, no moisture or wind, no correlation "
             "between polarisations (see data_engine/generators/sar_scenes.py).",
@@ -224,15 +225,4 @@ def _facts(outcome: Outcome) -> dict[str, str]:
         "wall time": times,
         "reloaded, bit-equal": ", ".join(outcome.reloaded_outputs),
         "configs": ", ".join(f"crossearth_sar/demo-{name}" for name in ("dense", "pretraining", "fine-tuning")),
-    }
-
-
-def _environment(outcome: Outcome) -> dict[str, str]:
-    record = json.loads((outcome.demo.out / "experts" / "run.json").read_text(encoding="utf-8"))
-    hardware = record["hardware"]
-    return {
-        "processor": f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB",
-        "GPU": ", ".join(hardware["gpus"]) or "none",
-        "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
-        "commit": record["git_commit"] or "not a clone",
     }

@@ -101,3 +101,12 @@ def test_what_a_data_set_says_is_escaped(shard_folder, tmp_path, monkeypatch):
     assert "<script" not in text
     assert 'onload="' not in text
     assert "&lt;script&gt;" in text
+
+
+def test_a_mask_of_many_classes_says_how_many_are_not_listed():
+    values = np.arange(20, dtype=np.int32).reshape(4, 5)
+    meta = {"schema_version": 2, "source": "s", "origin": "o", "regions": [], "conversation": []}
+    fields = {"image": np.zeros((4, 5, 3), np.uint8), "mask": values}
+    classes = shown(Sample("k", "s", fields, meta)).pictures[0].classes
+    assert len(classes) == 17
+    assert classes[-1] == ("transparent", "and 4 more")

@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_engine.code_fields import CodesField
-from data_engine.index import INDEX_FILE, ShardIndex, write_index
+from data_engine.index import INDEX_FILE, INDEX_FOLDER, ShardIndex, file_sha256, write_index
 from data_engine.lint import lint_folder
 from data_engine.reader import ShardReader
 from data_engine.removals import read_removals
 from data_engine.repair import main
+from data_engine.repair_splits import lost_samples
 from data_engine.reshard import main as reshard_main
 from data_engine.shards import ShardWriter
 from data_engine.stored_sample import StoredFile, StoredSample
@@ -302,3 +303,17 @@ def test_code_shards_are_repaired_where_their_index_describes_them(tmp_path, cap
     reader = ShardReader(ShardIndex.open(tmp_path / "new"))
     assert [int(reader.sample(row).fields["codes"].max()) for row in range(3)] == [0, 1, 3]
     assert reader.index.content["rules"] == {"a": 1}
+
+
+def test_an_index_that_names_shards_it_does_not_list_is_not_believed(tmp_path):
+    columns = {"key_hash": np.array([1, 2], np.uint64), "shard": np.array([0, 5], np.int32)}
+    (tmp_path / INDEX_FOLDER).mkdir()
+    described = {}
+    for name, values in columns.items():
+        file = tmp_path / INDEX_FOLDER / f"{name}.npy"
+        np.save(file, values)
+        described[name] = {"sha256": file_sha256(file)}
+    content = {"columns": described, "shards": [{"name": "a.tar"}]}
+    assert lost_samples(tmp_path, content, set()) == {}
+    listed = {**content, "shards": [{"name": f"{number}.tar"} for number in range(6)]}
+    assert lost_samples(tmp_path, listed, set()) == {"0.tar": 1, "5.tar": 1}

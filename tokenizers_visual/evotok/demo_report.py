@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from data_engine.reader import ShardReader
+from mmzoo.report.environment import run_environment
 from mmzoo.report.metrics_file import read_curves
 from mmzoo.report.record import (
     CodebookUsage,
@@ -49,7 +50,7 @@ def report_of(outcome: Outcome) -> RunReport:
         curves=_curves(outcome.demo.out),
         codebooks=[_usage(outcome)],
         facts=_facts(outcome),
-        environment=_environment(outcome.demo.out),
+        environment=run_environment(outcome.demo.out / "tokenizer"),
         not_measured=[
             "LPIPS and rFID: they need weights that do not come with this demo.",
             "Anything on a GPU.",
@@ -271,15 +272,4 @@ def _facts(outcome: Outcome) -> dict[str, str]:
         "wall time": times,
         "reloaded, bit-equal": ", ".join(outcome.reloaded_outputs),
         "configs": "evotok/tiny-demo-teacher, evotok/tiny-demo",
-    }
-
-
-def _environment(out: Path) -> dict[str, str]:
-    record = json.loads((out / "tokenizer" / "run.json").read_text(encoding="utf-8"))
-    hardware = record["hardware"]
-    return {
-        "processor": f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB",
-        "GPU": ", ".join(hardware["gpus"]) or "none",
-        "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
-        "commit": record["git_commit"] or "not a clone",
     }
